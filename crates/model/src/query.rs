@@ -1,0 +1,289 @@
+//! Queries and their answers. A query holds no time: which reports it sees is an argument of its evaluation, so a metric
+//! ignores the time frame of the page it was made on by type.
+
+use crate::aggregate::{Aggregate, Partial};
+use crate::report::Report;
+use crate::value::{Number, Value};
+use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+
+/// Which reports, grouped how, aggregated to what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Query {
+    /// A report passes when every condition of at least one alternative holds; no alternatives: every report passes.
+    pub filter: Vec<Vec<Condition>>,
+    /// Attributes to group by; none: one row for all.
+    pub group: Vec<String>,
+    /// One cell of each row.
+    pub aggregates: Vec<Aggregate>,
+}
+
+/// One comparison of an attribute.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Condition {
+    /// The attribute.
+    pub attribute: String,
+    /// The comparison.
+    pub operator: Operator,
+    /// What it is compared with; ignored by `is-set` and `is-not-set`.
+    pub operand: Value,
+    /// Only for the text operators.
+    #[serde(default)]
+    pub case_insensitive: bool,
+    #[serde(skip)]
+    pattern: Option<Regex>,
+}
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Condition) -> bool {
+        (&self.attribute, self.operator, &self.operand, self.case_insensitive)
+            == (&other.attribute, other.operator, &other.operand, other.case_insensitive)
+    }
+}
+
+/// Comparisons, spelt as in the Backtrace grammar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operator {
+    /// Written the same, or the same number.
+    Equal,
+    /// Not `equal`; also true of a missing value.
+    NotEqual,
+    /// >=
+    AtLeast,
+    /// <=
+    AtMost,
+    /// >
+    GreaterThan,
+    /// <
+    LessThan,
+    /// The written value has this text in it.
+    Contains,
+    /// Not `contains`; also true of a missing value.
+    NotContains,
+    /// The pattern matches somewhere.
+    RegularExpression,
+    /// The pattern matches nowhere; also true of a missing value.
+    InverseRegularExpression,
+    /// There is a value.
+    IsSet,
+    /// There is none.
+    IsNotSet,
+}
+
+/// Longest pattern, in bytes.
+pub const PATTERN_MAX_BYTES: usize = 1024;
+/// Largest compiled pattern, in bytes; the `regex` crate is linear in the text, this bounds the other factor.
+const PATTERN_SIZE_LIMIT: usize = 1 << 20;
+
+impl Condition {
+    /// A checked condition, or what is wrong with it in words.
+    pub fn new(attribute: &str, operator: Operator, operand: Value, case_insensitive: bool) -> Result<Condition, String> {
+        let mut condition = Condition { attribute: attribute.to_owned(), operator, operand, case_insensitive, pattern: None };
+        condition.compile()?;
+        Ok(condition)
+    }
+
+    /// Compiles the pattern; needed after deserialising.
+    pub fn compile(&mut self) -> Result<(), String> {
+        if !matches!(self.operator, Operator::RegularExpression | Operator::InverseRegularExpression) {
+            return Ok(());
+        }
+        let text = self.operand.written();
+        if text.len() > PATTERN_MAX_BYTES {
+            return Err(format!("the pattern is {} bytes long; {PATTERN_MAX_BYTES} are allowed", text.len()));
+        }
+        let pattern = RegexBuilder::new(&text)
+            .case_insensitive(self.case_insensitive)
+            .size_limit(PATTERN_SIZE_LIMIT)
+            .dfa_size_limit(PATTERN_SIZE_LIMIT)
+            .nest_limit(50)
+            .build()
+            .map_err(|error| match error {
+                regex::Error::CompiledTooBig(_) => "the pattern is too large when compiled; make it simpler".to_owned(),
+                other => format!("not a legal pattern: {}", other.to_string().replace('\n', " ")),
+            })?;
+        self.pattern = Some(pattern);
+        Ok(())
+    }
+
+    /// Whether a value passes.
+    pub fn holds(&self, value: Option<&Value>) -> bool {
+        use Operator::*;
+        let Some(value) = value else {
+            return matches!(self.operator, NotEqual | NotContains | InverseRegularExpression | IsNotSet);
+        };
+        match self.operator {
+            IsSet => true,
+            IsNotSet => false,
+            Equal => self.equals(value),
+            NotEqual => !self.equals(value),
+            AtLeast => self.order(value).is_some_and(Ordering::is_ge),
+            AtMost => self.order(value).is_some_and(Ordering::is_le),
+            GreaterThan => self.order(value).is_some_and(Ordering::is_gt),
+            LessThan => self.order(value).is_some_and(Ordering::is_lt),
+            Contains => self.contains(value),
+            NotContains => !self.contains(value),
+            RegularExpression => self.matches(value),
+            InverseRegularExpression => !self.matches(value),
+        }
+    }
+
+    fn equals(&self, value: &Value) -> bool {
+        let (have, want) = (value.written(), self.operand.written());
+        if have == want || self.case_insensitive && have.to_lowercase() == want.to_lowercase() {
+            return true;
+        }
+        // Text is compared as text ("1.10" is not "1.1"); a true number also equals any spelling of itself.
+        !value.is_text() && numbers(value, &self.operand).is_some_and(|(a, b)| a.compare(b).is_eq())
+    }
+
+    /// Numeric where both sides read as numbers, else by text.
+    fn order(&self, value: &Value) -> Option<Ordering> {
+        if let Some((have, want)) = numbers(value, &self.operand) {
+            return Some(have.compare(want));
+        }
+        Some(value.written().as_ref().cmp(self.operand.written().as_ref()))
+    }
+
+    fn contains(&self, value: &Value) -> bool {
+        let (have, want) = (value.written(), self.operand.written());
+        if self.case_insensitive { have.to_lowercase().contains(&want.to_lowercase()) } else { have.contains(want.as_ref()) }
+    }
+
+    fn matches(&self, value: &Value) -> bool {
+        self.pattern.as_ref().expect("compiled when the condition was made").is_match(&value.written())
+    }
+}
+
+fn numbers(value: &Value, operand: &Value) -> Option<(Number, Number)> {
+    Some((value.number()?, operand_number(operand)?))
+}
+
+/// An operand as a number: clients send one and the same number as `5`, `"5"`, `"5."` and `"0xa"`.
+fn operand_number(operand: &Value) -> Option<Number> {
+    if let Value::Text(text) = operand {
+        if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            return u64::from_str_radix(digits, 16).ok().map(|n| Number::Whole(i128::from(n)));
+        }
+        if let Some(whole) = text.strip_suffix('.') {
+            return Number::read(whole);
+        }
+    }
+    operand.number()
+}
+
+impl Query {
+    /// Whether a report is among those the query speaks of.
+    pub fn passes(&self, report: &Report) -> bool {
+        self.filter.is_empty() || self.filter.iter().any(|all| all.iter().all(|c| c.holds(report.get(&c.attribute).as_deref())))
+    }
+
+    /// Compiles the patterns of a deserialised query.
+    pub fn compile(&mut self) -> Result<(), String> {
+        self.filter.iter_mut().flatten().try_for_each(Condition::compile)
+    }
+}
+
+/// The answer to one query over one span: rows in key order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// Reports that passed the filter.
+    pub matched: u64,
+    /// One row per group that some report fell in; an ungrouped query always has exactly one.
+    pub rows: Vec<TableRow>,
+}
+
+/// One group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableRow {
+    /// The group's values in the order of `group`, as they are written; `None` where the attribute is missing.
+    pub key: Vec<Option<String>>,
+    /// Reports in the group.
+    pub matched: u64,
+    /// One state per aggregate, which can still be merged with another group's.
+    pub partials: Vec<Partial>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(operator: Operator, operand: impl Into<Value>, value: Option<Value>) -> bool {
+        Condition::new("a", operator, operand.into(), false).expect("legal").holds(value.as_ref())
+    }
+
+    #[test]
+    fn equal_goes_by_spelling_for_text_and_by_value_for_numbers() {
+        use Operator::Equal;
+        for (operand, value, expected) in [
+            ("5", Value::Int(5), true),
+            ("5.", Value::Int(5), true),
+            ("0x5", Value::Int(5), true),
+            ("5.0", Value::Int(5), true),
+            ("5.0", Value::Text("5".into()), false),
+            ("1.1", Value::Text("1.10".into()), false),
+            ("1.10", Value::Text("1.10".into()), true),
+            ("true", Value::Bool(true), true),
+            ("1", Value::Bool(true), true),
+            ("0", Value::Bool(true), false),
+            ("", Value::Text(String::new()), true),
+        ] {
+            assert_eq!(holds(Equal, operand, Some(value.clone())), expected, "{operand:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_value_passes_only_the_negative_operators() {
+        use Operator::*;
+        for (operator, expected) in [
+            (Equal, false),
+            (NotEqual, true),
+            (AtLeast, false),
+            (AtMost, false),
+            (GreaterThan, false),
+            (LessThan, false),
+            (Contains, false),
+            (NotContains, true),
+            (RegularExpression, false),
+            (InverseRegularExpression, true),
+            (IsSet, false),
+            (IsNotSet, true),
+        ] {
+            assert_eq!(holds(operator, "x", None), expected, "{operator:?}");
+        }
+    }
+
+    #[test]
+    fn order_is_numeric_where_both_sides_are_numbers() {
+        use Operator::*;
+        assert!(holds(AtLeast, "9", Some(Value::Int(10))));
+        assert!(holds(LessThan, "1795309458.", Some(Value::Int(5))));
+        assert!(holds(GreaterThan, "9", Some(Value::Text("10".into()))));
+        assert!(holds(GreaterThan, "abc", Some(Value::Text("abd".into()))));
+        assert!(!holds(GreaterThan, "9", Some(Value::Int(9))));
+        assert!(holds(AtMost, "9", Some(Value::Int(9))));
+    }
+
+    #[test]
+    fn patterns_are_unanchored_bounded_and_linear() {
+        use Operator::*;
+        assert!(holds(RegularExpression, "b.d", Some("abcde".into())));
+        assert!(holds(InverseRegularExpression, "^b", Some("abcde".into())));
+        let insensitive = Condition::new("a", RegularExpression, "ABC".into(), true).expect("legal");
+        assert!(insensitive.holds(Some(&"xabcx".into())));
+        let long = "a".repeat(PATTERN_MAX_BYTES + 1);
+        for pattern in ["(", "a{1000}{1000}", "\\pL{500}{500}", "(?=a)", "\\1", long.as_str()] {
+            assert!(Condition::new("a", RegularExpression, pattern.into(), false).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn text_operators_can_ignore_case() {
+        for operator in [Operator::Equal, Operator::Contains] {
+            assert!(Condition::new("a", operator, "ÄB".into(), true).expect("legal").holds(Some(&"äb".into())));
+            assert!(!Condition::new("a", operator, "ÄB".into(), false).expect("legal").holds(Some(&"äb".into())));
+        }
+    }
+}
