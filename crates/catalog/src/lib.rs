@@ -1,1 +1,135 @@
-//! placeholder
+//! Everything remembered except reports: projects, tokens, metric sets, stores, sealed points, deliveries. The only crate
+//! that knows SQLite.
+//!
+//! One writer connection behind one lock: a configuration change takes its stamp while it holds the lock, so whoever asks for
+//! a snapshot under that lock afterwards sees every change stamped earlier. A seal is one transaction.
+
+mod config;
+mod delivery;
+mod edit;
+mod load;
+mod schema;
+mod seal;
+mod secrets;
+mod token;
+
+pub use config::{Metric, MetricId, MetricRevision, Project, RevisionId, Snapshot, Store, StoreId, StoreRevision, StoreSettings};
+pub use delivery::{Attempt, Delivery, Ledger, OpenDelivery, PullRead, Settled};
+pub use edit::{MetricDraft, Now, SecretEdits, StoreDraft};
+pub use seal::{SealedCell, SealedMetric, SealedSeries, SealedWindow, SeriesKey, WindowFacts};
+pub use secrets::random_bytes;
+pub use token::{Access, Scope, TokenSummary, token_hash};
+
+use rusqlite::Connection;
+use secrets::Cipher;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::watch;
+
+/// Why the catalog could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The database file or the disk under it.
+    #[error("cannot use the catalog database")]
+    Database(#[from] rusqlite::Error),
+    /// The key file.
+    #[error("the key file {} {detail}", path.display())]
+    Key {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong and what would mend it.
+        detail: String,
+    },
+    /// A secret that does not decrypt in its place.
+    #[error("the stored secret of {place} cannot be decrypted with this key file")]
+    Undecipherable {
+        /// Which.
+        place: String,
+    },
+    /// A database of a later program.
+    #[error("the catalog has format {found} and this program knows up to {known}; start a newer program")]
+    Newer {
+        /// Its version.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+    /// What the request names does not exist.
+    #[error("there is no {0}")]
+    Missing(String),
+    /// What the request would make exists.
+    #[error("there is already a {0}")]
+    Exists(String),
+    /// Somebody else changed it since it was read.
+    #[error("it was changed meanwhile: this edit is of revision {expected}, the newest is {found}")]
+    Changed {
+        /// The revision the editor had seen.
+        expected: u32,
+        /// The newest.
+        found: u32,
+    },
+    /// Stored bytes that this program wrote and cannot read.
+    #[error("a stored {0} cannot be read")]
+    Damaged(&'static str),
+}
+
+/// The catalog; share it by `Arc`. Calls block on the disk: from async code go through `spawn_blocking`.
+pub struct Catalog {
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+    cipher: Cipher,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Catalog {
+    /// Opens or makes `catalog.sqlite` and `catalog.key` in `folder`.
+    pub fn open(folder: &Path) -> Result<Catalog, CatalogError> {
+        let path = folder.join("catalog.sqlite");
+        let mut writer = connect(&path)?;
+        schema::migrate(&mut writer)?;
+        let encrypted: bool = writer
+            .query_row("SELECT EXISTS (SELECT 1 FROM store_secret) OR EXISTS (SELECT 1 FROM token WHERE shown IS NOT NULL)", [], |row| row.get(0))?;
+        let cipher = Cipher::open(&folder.join("catalog.key"), !encrypted)?;
+        let reader = connect(&path)?;
+        let snapshot = watch::Sender::new(Arc::new(load::snapshot(&writer, &cipher, 1)?));
+        Ok(Catalog { writer: Mutex::new(writer), reader: Mutex::new(reader), cipher, snapshot })
+    }
+
+    /// The configuration, with every change that was stamped before this call.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        let _no_change_in_progress = self.write();
+        self.snapshot.borrow().clone()
+    }
+
+    /// The configuration as last published, without waiting for a change in progress: for the intake's hot path.
+    pub fn published(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Tells of every change of configuration.
+    pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    fn write(&self) -> MutexGuard<'_, Connection> {
+        // A panic inside a transaction rolled it back; the connection itself stays sound.
+        self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn read(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// WAL with `synchronous=FULL`: a commit is on the disk when it returns. SQLite from 3.51.3 on has the WAL-reset bug mended;
+/// the bundled one is newer, and a start with an older one is refused.
+fn connect(path: &Path) -> Result<Connection, CatalogError> {
+    assert!(rusqlite::version_number() >= 3_051_003, "the linked SQLite is older than 3.51.3");
+    let connection = Connection::open(path)?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;
+         PRAGMA cell_size_check = ON; PRAGMA busy_timeout = 10000;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}

@@ -1,1 +1,101 @@
-//! placeholder
+//! Windows due -> evaluate -> seal -> encode -> send -> judge -> record. All outbound I/O and the egress policy live here.
+//!
+//! Export knows reports only through `ReportSource`. Everything it must remember is in the catalog, so stopping is the same as
+//! crashing: nothing is drained, nothing needs to be.
+
+mod backoff;
+mod batch;
+mod deliver;
+pub mod egress;
+mod pending;
+mod pull;
+mod sealer;
+pub mod send;
+mod series;
+mod source;
+
+pub use deliver::{DeliveryFigures, Phase};
+pub use sealer::SealFigures;
+pub use source::{ReportSource, SourceStopped};
+
+use catalog::{Catalog, CatalogError, Store, StoreId};
+use deliver::{Board, Courier};
+use model::{Batch, Page, Stamp, Window};
+use pull::Pages;
+use sealer::Sealer;
+use send::Door;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The running export: sealing and delivering in the background.
+pub struct Export<S> {
+    source: Arc<S>,
+    catalog: Arc<Catalog>,
+    board: Arc<Board>,
+    pages: Pages,
+    sealed: watch::Receiver<SealFigures>,
+}
+
+impl<S: ReportSource> Export<S> {
+    /// Starts sealing and delivering. The task ends only when the report log has stopped: the process must then stop too.
+    pub fn start(source: Arc<S>, catalog: Arc<Catalog>, door: Door) -> (Export<S>, tokio::task::JoinHandle<SourceStopped>) {
+        let (figures, sealed) = watch::channel(SealFigures::default());
+        let board = Arc::new(Board::default());
+        let courier =
+            Courier { source: source.clone(), catalog: catalog.clone(), door, board: board.clone(), sealed: sealed.clone() };
+        tokio::spawn(courier.run());
+        let sealer = tokio::spawn(Sealer::new(source.clone(), catalog.clone(), figures).run());
+        (Export { source, catalog, board, pages: Pages::default(), sealed }, sealer)
+    }
+
+    /// What a pull store shows now; `None` until a window is sealed for it.
+    pub async fn page(&self, store: &Store) -> Result<Option<Arc<Page>>, CatalogError> {
+        self.pages.page(&self.catalog, store, self.source.now()).await
+    }
+
+    /// The points of the newest sealed window for a store as it is now, for its preview; `None` until one is sealed.
+    pub fn newest_batch(&self, store: &Store) -> Result<Option<Batch>, CatalogError> {
+        let newest = store.newest();
+        let Some(window) = self.catalog.newest_sealed(store.project, newest.settings.period)? else { return Ok(None) };
+        self.batch(store, window)
+    }
+
+    /// The points of a sealed window for a store; `None` when the window is not sealed or the store not due in it.
+    pub fn batch(&self, store: &Store, window: Window) -> Result<Option<Batch>, CatalogError> {
+        if self.catalog.window_facts(store.project, window)?.is_none() {
+            return Ok(None);
+        }
+        let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
+        deliver::sealed_batch(&self.catalog, &self.catalog.published(), store, revision, window).map(Some)
+    }
+
+    /// What a push store's task is doing.
+    pub fn phase(&self, store: StoreId) -> Phase {
+        self.board.phase(store)
+    }
+
+    /// A push store's counts since the start.
+    pub fn delivery_figures(&self, store: StoreId) -> DeliveryFigures {
+        self.board.figures(store)
+    }
+
+    /// Ends the wait of a store's task: what is sealed is tried now.
+    pub fn send_now(&self, store: StoreId) {
+        self.board.hasten(store);
+    }
+
+    /// Counts of sealing since the start.
+    pub fn seal_figures(&self) -> SealFigures {
+        *self.sealed.borrow()
+    }
+
+    /// Changes with every seal.
+    pub fn seals(&self) -> watch::Receiver<SealFigures> {
+        self.sealed.clone()
+    }
+
+    /// The service clock.
+    pub fn now(&self) -> Stamp {
+        self.source.now()
+    }
+}

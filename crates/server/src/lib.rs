@@ -1,1 +1,16 @@
-//! placeholder
+//! The server: routes, auth, command line. It joins `ingest`, `reports` and `export`; nothing knows it.
+
+mod app;
+mod auth;
+pub mod cli;
+mod demo;
+mod http;
+mod intake;
+mod logs;
+mod reply;
+mod routes;
+mod serve;
+mod source;
+
+/// The program's version, as `--version` and the user agent show it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

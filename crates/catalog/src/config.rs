@@ -1,0 +1,237 @@
+//! The configuration as values: what exists now and what was in force at the start of any window still to be sealed.
+
+use crate::token::Access;
+use model::{Period, ProjectId, Query, Secret, Stamp, Window};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use std::collections::{BTreeMap, HashMap};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+    };
+}
+
+id!(
+    /// A metric, across its revisions; never reused.
+    MetricId
+);
+id!(
+    /// One revision of one metric.
+    RevisionId
+);
+id!(
+    /// A metric store, across its revisions; never reused.
+    StoreId
+);
+
+/// All configuration at one moment. Cheap to share; a change makes a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts changes since the process started.
+    pub version: u64,
+    /// Live projects by name.
+    pub projects: Vec<Project>,
+    /// Metrics, deleted ones included while a window they govern may be unsealed.
+    pub metrics: Vec<Metric>,
+    /// Stores, deleted ones included likewise.
+    pub stores: Vec<Store>,
+    /// What each live token may do, by the SHA-256 of its text.
+    pub tokens: HashMap<[u8; 32], Access>,
+    /// Stores behind pull URLs, by the SHA-256 of the URL's secret.
+    pub pulls: HashMap<[u8; 32], StoreId>,
+}
+
+/// A project.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// Its number.
+    pub id: ProjectId,
+    /// Its name, a node of every series path.
+    pub name: String,
+    /// When it was made.
+    pub created: Stamp,
+    /// Names of its metric sets, empty ones included.
+    pub sets: Vec<String>,
+}
+
+/// A metric and its revisions, oldest first.
+#[derive(Clone, Debug)]
+pub struct Metric {
+    /// Its number.
+    pub id: MetricId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// The metric set it is in.
+    pub set: String,
+    /// Its name in the set.
+    pub name: String,
+    /// When it was deleted.
+    pub deleted: Option<Stamp>,
+    /// Never empty.
+    pub revisions: Vec<MetricRevision>,
+}
+
+/// A metric's query at one version.
+#[derive(Clone, Debug)]
+pub struct MetricRevision {
+    /// Its number over all metrics.
+    pub id: RevisionId,
+    /// 1, 2, ... within the metric.
+    pub number: u32,
+    /// Windows that start at or after this stamp are its.
+    pub begins: Stamp,
+    /// What is evaluated.
+    pub query: Query,
+    /// Seconds for which a group without reports is still exported as 0; `None`: max(1 h, 3 periods).
+    pub zero_for: Option<u64>,
+    /// Most series of this metric, zero-filled ones included.
+    pub series_budget: u32,
+}
+
+/// A metric store and its revisions, oldest first.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Its number.
+    pub id: StoreId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// Its name.
+    pub name: String,
+    /// When it was deleted.
+    pub deleted: Option<Stamp>,
+    /// Paused by a person: points become due but are not sent.
+    pub paused: bool,
+    /// Secret fields, decrypted; they apply at once, to the backlog too.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Never empty.
+    pub revisions: Vec<StoreRevision>,
+}
+
+/// A store's settings at one version.
+#[derive(Clone, Debug)]
+pub struct StoreRevision {
+    /// 1, 2, ... within the store.
+    pub number: u32,
+    /// Windows that start at or after this stamp are its.
+    pub begins: Stamp,
+    /// What was set.
+    pub settings: StoreSettings,
+}
+
+/// What a user sets on a store, secrets apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoreSettings {
+    /// The adapter's name.
+    pub adapter: String,
+    /// Seconds between points.
+    pub period: Period,
+    /// Attached metric sets by name.
+    pub sets: Vec<String>,
+    /// First node of every series path.
+    pub prefix: String,
+    /// Labels added to every series.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Longest time in seconds that points wait for a store that is down.
+    pub horizon_secs: u64,
+    /// Whether windows become due at all.
+    pub enabled: bool,
+    /// The adapter's own fields, secrets apart.
+    pub fields: Map<String, Json>,
+}
+
+impl Snapshot {
+    /// A live project by name.
+    pub fn project(&self, name: &str) -> Option<&Project> {
+        self.projects.iter().find(|project| project.name == name)
+    }
+
+    /// A live store by name.
+    pub fn store(&self, project: ProjectId, name: &str) -> Option<&Store> {
+        self.stores.iter().find(|store| store.project == project && store.name == name && store.deleted.is_none())
+    }
+
+    /// A store by number, deleted or not.
+    pub fn store_by_id(&self, id: StoreId) -> Option<&Store> {
+        self.stores.iter().find(|store| store.id == id)
+    }
+
+    /// A live metric by name.
+    pub fn metric(&self, project: ProjectId, set: &str, name: &str) -> Option<&Metric> {
+        self.metrics.iter().find(|metric| metric.project == project && metric.set == set && metric.name == name && metric.deleted.is_none())
+    }
+
+    /// The stores whose settings in force at the window's start make it due, with those settings.
+    pub fn stores_due(&self, project: ProjectId, window: Window) -> impl Iterator<Item = (&Store, &StoreRevision)> {
+        self.stores.iter().filter(move |store| store.project == project).filter_map(move |store| {
+            let revision = store.in_force(window.start())?;
+            (revision.settings.enabled && revision.settings.period == window.period()).then_some((store, revision))
+        })
+    }
+
+    /// The metrics of the named sets in force at the window's start, with their revisions.
+    pub fn metrics_due<'a>(
+        &'a self,
+        project: ProjectId,
+        window: Window,
+        sets: &'a [String],
+    ) -> impl Iterator<Item = (&'a Metric, &'a MetricRevision)> {
+        self.metrics
+            .iter()
+            .filter(move |metric| metric.project == project && sets.contains(&metric.set))
+            .filter_map(move |metric| metric.in_force(window.start()).map(|revision| (metric, revision)))
+    }
+
+    /// Every grid (project and period) that some revision ever used, with the stamps at which its configuration changed.
+    pub fn grids(&self) -> BTreeMap<(ProjectId, Period), Vec<Stamp>> {
+        let mut grids: BTreeMap<_, Vec<Stamp>> = BTreeMap::new();
+        for store in &self.stores {
+            for revision in &store.revisions {
+                grids.entry((store.project, revision.settings.period)).or_default().push(revision.begins);
+            }
+        }
+        grids.values_mut().for_each(|stamps| stamps.sort_unstable());
+        grids
+    }
+}
+
+impl Metric {
+    /// The revision that governs a window starting at `start`.
+    pub fn in_force(&self, start: Stamp) -> Option<&MetricRevision> {
+        if self.deleted.is_some_and(|deleted| deleted <= start) {
+            return None;
+        }
+        self.revisions.iter().rev().find(|revision| revision.begins <= start)
+    }
+
+    /// The newest revision.
+    pub fn newest(&self) -> &MetricRevision {
+        self.revisions.last().expect("a metric is made with its first revision")
+    }
+}
+
+impl Store {
+    /// The revision that governs a window starting at `start`.
+    pub fn in_force(&self, start: Stamp) -> Option<&StoreRevision> {
+        if self.deleted.is_some_and(|deleted| deleted <= start) {
+            return None;
+        }
+        self.revisions.iter().rev().find(|revision| revision.begins <= start)
+    }
+
+    /// The newest revision: its address and secrets serve the backlog too.
+    pub fn newest(&self) -> &StoreRevision {
+        self.revisions.last().expect("a store is made with its first revision")
+    }
+
+    /// The adapter's fields of a revision together with the secrets of now.
+    pub fn fields(&self, revision: &StoreRevision) -> Map<String, Json> {
+        let mut fields = revision.settings.fields.clone();
+        fields.extend(self.adapter_secrets().map(|(name, secret)| (name.clone(), Json::from(secret.reveal()))));
+        fields
+    }
+}

@@ -1,0 +1,360 @@
+//! Changes of configuration: each one transaction, stamped by the service clock, audited, and published as a new snapshot.
+
+use crate::config::{Snapshot, Store, StoreId, StoreSettings};
+use crate::secrets::random_bytes;
+use crate::token::{Scope, token_hash};
+use crate::{Catalog, CatalogError, load};
+use model::{ProjectId, Query, Secret, Stamp};
+use rusqlite::{OptionalExtension, Transaction, params};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Reads the service clock while the writer's lock is held.
+pub type Now<'a> = &'a dyn Fn() -> Stamp;
+
+/// A checked metric to save.
+#[derive(Clone, Debug)]
+pub struct MetricDraft {
+    /// What is evaluated.
+    pub query: Query,
+    /// Seconds for which an empty group is still exported as 0.
+    pub zero_for: Option<u64>,
+    /// Most series.
+    pub series_budget: u32,
+}
+
+/// Changes of a store's secret fields: a text to set, `None` to clear; fields not named are kept.
+pub type SecretEdits = BTreeMap<String, Option<Secret>>;
+
+/// A checked store to save.
+#[derive(Clone, Debug)]
+pub struct StoreDraft {
+    /// Everything but secrets.
+    pub settings: StoreSettings,
+    /// Secrets to change.
+    pub secrets: SecretEdits,
+    /// Whether the store is read by URL and so needs a pull secret.
+    pub pull: bool,
+}
+
+/// The secret field that holds the last path piece of a pull store's URL.
+pub(crate) const PULL_SECRET: &str = "pull_secret";
+
+pub(crate) struct Change<'a> {
+    pub(crate) transaction: &'a Transaction<'a>,
+    pub(crate) stamp: Stamp,
+    audit: Vec<(String, String)>,
+}
+
+impl Change<'_> {
+    pub(crate) fn audit(&mut self, action: &str, subject: &str) {
+        self.audit.push((action.to_owned(), subject.to_owned()));
+    }
+}
+
+impl Catalog {
+    /// Runs one change. The stamp is taken under the lock and never before an earlier change's or a sealed window's end.
+    pub(crate) fn change<T>(
+        &self,
+        actor: &str,
+        now: Now<'_>,
+        edit: impl FnOnce(&mut Change<'_>) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        let mut connection = self.write();
+        let transaction = connection.transaction()?;
+        let stamp = now().max(floor(&transaction)?);
+        let mut change = Change { transaction: &transaction, stamp, audit: Vec::new() };
+        let done = edit(&mut change)?;
+        let audit = change.audit;
+        for (action, subject) in audit {
+            transaction.execute(
+                "INSERT INTO audit (at, actor, action, subject) VALUES (?1, ?2, ?3, ?4)",
+                params![stamp.micros() as i64, actor, action, subject],
+            )?;
+        }
+        transaction.execute(
+            "INSERT INTO meta (key, value) VALUES ('last_config_stamp', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            [stamp.micros().to_string()],
+        )?;
+        let snapshot = load::snapshot(&transaction, &self.cipher, self.snapshot.borrow().version + 1)?;
+        transaction.commit()?;
+        self.snapshot.send_replace(Arc::new(snapshot));
+        Ok(done)
+    }
+
+    /// The least stamp the service clock may give: no window sealed and no change made before a restart comes after it.
+    pub fn floor(&self) -> Result<Stamp, CatalogError> {
+        floor(&self.read())
+    }
+
+    /// Makes a project with its first submission token.
+    pub fn create_project(&self, name: &str, actor: &str, now: Now<'_>) -> Result<(ProjectId, Secret), CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit("create project", name);
+            if project_id(change.transaction, name)?.is_some() {
+                return Err(CatalogError::Exists(format!("project called {name:?}")));
+            }
+            change
+                .transaction
+                .execute("INSERT INTO project (name, created) VALUES (?1, ?2)", params![name, change.stamp.micros() as i64])?;
+            let id = ProjectId(u32::try_from(change.transaction.last_insert_rowid()).map_err(|_| CatalogError::Damaged("project number"))?);
+            let token = self.insert_token(change.transaction, Scope::Submit, Some(id), change.stamp)?;
+            Ok((id, token))
+        })
+    }
+
+    /// Makes an empty metric set; making one that exists changes nothing.
+    pub fn put_set(&self, project: ProjectId, set: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit("put metric set", set);
+            ensure_set(change, project, set).map(|_| ())
+        })
+    }
+
+    /// Deletes a metric set with its metrics. Stores keep its name and find nothing under it.
+    pub fn delete_set(&self, project: ProjectId, set: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit("delete metric set", set);
+            let id = set_id(change.transaction, project, set)?.ok_or_else(|| CatalogError::Missing(format!("metric set {set:?}")))?;
+            let stamp = change.stamp.micros() as i64;
+            change.transaction.execute("UPDATE metric SET deleted = ?2 WHERE metric_set = ?1 AND deleted IS NULL", params![id, stamp])?;
+            change.transaction.execute("UPDATE metric_set SET deleted = ?2 WHERE id = ?1", params![id, stamp])?;
+            Ok(())
+        })
+    }
+
+    /// Saves a metric: a new one, or a new revision that begins with the next window. Saving what is there changes nothing.
+    /// `expected` is the revision number the editor had seen. Returns the newest revision's number.
+    pub fn put_metric(
+        &self,
+        project: ProjectId,
+        set: &str,
+        name: &str,
+        draft: &MetricDraft,
+        expected: Option<u32>,
+        actor: &str,
+        now: Now<'_>,
+    ) -> Result<u32, CatalogError> {
+        let query = serde_json::to_string(&draft.query).map_err(|_| CatalogError::Damaged("query"))?;
+        self.change(actor, now, |change| {
+            change.audit("put metric", &format!("{set}/{name}"));
+            let set = ensure_set(change, project, set)?;
+            let stamp = change.stamp.micros() as i64;
+            let found: Option<i64> = change
+                .transaction
+                .query_row("SELECT id FROM metric WHERE metric_set = ?1 AND name = ?2 AND deleted IS NULL", params![set, name], |row| row.get(0))
+                .optional()?;
+            let metric = match found {
+                Some(metric) => metric,
+                None => {
+                    change
+                        .transaction
+                        .execute("INSERT INTO metric (metric_set, name, created) VALUES (?1, ?2, ?3)", params![set, name, stamp])?;
+                    change.transaction.last_insert_rowid()
+                }
+            };
+            let newest: Option<(u32, String, Option<i64>, u32)> = change
+                .transaction
+                .query_row(
+                    "SELECT number, query, zero_for, series_budget FROM metric_revision WHERE metric = ?1 ORDER BY number DESC LIMIT 1",
+                    [metric],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+                )
+                .optional()?;
+            let number = newest.as_ref().map_or(0, |newest| newest.0);
+            expect_revision(expected, number)?;
+            let zero_for = draft.zero_for.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
+            if newest == Some((number, query.clone(), zero_for, draft.series_budget)) {
+                return Ok(number);
+            }
+            change.transaction.execute(
+                "INSERT INTO metric_revision (metric, number, begins, query, zero_for, series_budget) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![metric, number + 1, stamp, query, zero_for, draft.series_budget],
+            )?;
+            Ok(number + 1)
+        })
+    }
+
+    /// Deletes a metric; windows that have begun are still sealed with it.
+    pub fn delete_metric(&self, project: ProjectId, set: &str, name: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit("delete metric", &format!("{set}/{name}"));
+            let changed = change.transaction.execute(
+                "UPDATE metric SET deleted = ?4 WHERE name = ?3 AND deleted IS NULL AND metric_set =
+                   (SELECT id FROM metric_set WHERE project = ?1 AND name = ?2 AND deleted IS NULL)",
+                params![project.0, set, name, change.stamp.micros() as i64],
+            )?;
+            if changed == 1 { Ok(()) } else { Err(CatalogError::Missing(format!("metric {set}/{name}"))) }
+        })
+    }
+
+    /// Saves a store: a new one, or a new revision. Secrets apply at once. Returns the newest revision's number.
+    pub fn put_store(
+        &self,
+        project: ProjectId,
+        name: &str,
+        draft: &StoreDraft,
+        expected: Option<u32>,
+        actor: &str,
+        now: Now<'_>,
+    ) -> Result<u32, CatalogError> {
+        let settings = serde_json::to_string(&draft.settings).map_err(|_| CatalogError::Damaged("store setting"))?;
+        self.change(actor, now, |change| {
+            change.audit("put metric store", name);
+            let stamp = change.stamp.micros() as i64;
+            let found = store_id(change.transaction, project, name)?;
+            let store = match found {
+                Some(store) => store,
+                None => {
+                    change
+                        .transaction
+                        .execute("INSERT INTO store (project, name, created) VALUES (?1, ?2, ?3)", params![project.0, name, stamp])?;
+                    StoreId(change.transaction.last_insert_rowid())
+                }
+            };
+            let newest: Option<(u32, String)> = change
+                .transaction
+                .query_row("SELECT number, settings FROM store_revision WHERE store = ?1 ORDER BY number DESC LIMIT 1", [store.0], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            let mut number = newest.as_ref().map_or(0, |newest| newest.0);
+            expect_revision(expected, number)?;
+            if newest.is_none_or(|newest| newest.1 != settings) {
+                number += 1;
+                change.transaction.execute(
+                    "INSERT INTO store_revision (store, number, begins, settings) VALUES (?1, ?2, ?3, ?4)",
+                    params![store.0, number, stamp, settings],
+                )?;
+            }
+            for (field, secret) in &draft.secrets {
+                match secret {
+                    Some(secret) => self.set_secret(change, store, field, secret)?,
+                    None => {
+                        change.transaction.execute("DELETE FROM store_secret WHERE store = ?1 AND field = ?2", params![store.0, field])?;
+                    }
+                }
+            }
+            if draft.pull && found.is_none() {
+                self.new_pull_secret(change, store)?;
+            }
+            Ok(number)
+        })
+    }
+
+    /// Deletes a store: what it still owed becomes cancelled, its pull URL dies.
+    pub fn delete_store(&self, project: ProjectId, name: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit("delete metric store", name);
+            let store = store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
+            change.transaction.execute("UPDATE store SET deleted = ?2 WHERE id = ?1", params![store.0, change.stamp.micros() as i64])?;
+            change.transaction.execute(
+                "UPDATE delivery SET cancelled = cancelled + open, open = 0, payload = NULL WHERE store = ?1 AND open > 0",
+                [store.0],
+            )?;
+            change.transaction.execute("DELETE FROM store_secret WHERE store = ?1", [store.0])?;
+            change.transaction.execute("DELETE FROM pull_secret WHERE store = ?1", [store.0])?;
+            Ok(())
+        })
+    }
+
+    /// Pauses or resumes sending; points go on becoming due.
+    pub fn pause_store(&self, project: ProjectId, name: &str, paused: bool, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit(if paused { "pause metric store" } else { "resume metric store" }, name);
+            let store = store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
+            change.transaction.execute("UPDATE store SET paused = ?2 WHERE id = ?1", params![store.0, paused])?;
+            Ok(())
+        })
+    }
+
+    /// Gives a pull store a new secret URL; the old one is unknown from then on.
+    pub fn rotate_pull_secret(&self, project: ProjectId, name: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit("rotate pull URL", name);
+            let store = store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
+            change.transaction.execute("DELETE FROM pull_secret WHERE store = ?1", [store.0])?;
+            self.new_pull_secret(change, store)
+        })
+    }
+
+    fn new_pull_secret(&self, change: &Change<'_>, store: StoreId) -> Result<(), CatalogError> {
+        let secret = Secret::new(hex::encode(random_bytes::<32>()));
+        change
+            .transaction
+            .execute("INSERT INTO pull_secret (hash, store) VALUES (?1, ?2)", params![token_hash(secret.reveal()), store.0])?;
+        self.set_secret(change, store, PULL_SECRET, &secret)
+    }
+
+    fn set_secret(&self, change: &Change<'_>, store: StoreId, field: &str, secret: &Secret) -> Result<(), CatalogError> {
+        change.transaction.execute(
+            "INSERT INTO store_secret (store, field, sealed) VALUES (?1, ?2, ?3)
+             ON CONFLICT (store, field) DO UPDATE SET sealed = excluded.sealed",
+            params![store.0, field, self.cipher.encrypt(secret.reveal(), &secret_place(store, field))],
+        )?;
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// The last path piece of a pull store's URL.
+    pub fn pull_secret(&self, store: StoreId) -> Option<&Secret> {
+        self.store_by_id(store)?.secrets.get(PULL_SECRET)
+    }
+}
+
+impl Store {
+    /// The secret fields that the adapter knows (the pull URL's own secret is the server's).
+    pub fn adapter_secrets(&self) -> impl Iterator<Item = (&String, &Secret)> {
+        self.secrets.iter().filter(|(field, _)| *field != PULL_SECRET)
+    }
+}
+
+/// Binds a ciphertext to its row; store numbers are never reused, so the project is implied.
+pub(crate) fn secret_place(store: StoreId, field: &str) -> String {
+    format!("store_secret store={} field={field}", store.0)
+}
+
+fn floor(connection: &rusqlite::Connection) -> Result<Stamp, CatalogError> {
+    let sealed: Option<i64> = connection.prepare_cached("SELECT max(sealed_end) FROM position")?.query_row([], |row| row.get(0))?;
+    let changed: Option<String> =
+        connection.prepare_cached("SELECT value FROM meta WHERE key = 'last_config_stamp'")?.query_row([], |row| row.get(0)).optional()?;
+    let changed: u64 = changed.map_or(Ok(0), |text| text.parse()).map_err(|_| CatalogError::Damaged("configuration stamp"))?;
+    Ok(Stamp::from_secs(sealed.unwrap_or(0).unsigned_abs()).max(Stamp::from_micros(changed)))
+}
+
+fn expect_revision(expected: Option<u32>, found: u32) -> Result<(), CatalogError> {
+    match expected {
+        Some(expected) if expected != found => Err(CatalogError::Changed { expected, found }),
+        _ => Ok(()),
+    }
+}
+
+fn project_id(transaction: &Transaction<'_>, name: &str) -> Result<Option<u32>, CatalogError> {
+    Ok(transaction.query_row("SELECT id FROM project WHERE name = ?1 AND deleted IS NULL", [name], |row| row.get(0)).optional()?)
+}
+
+fn set_id(transaction: &Transaction<'_>, project: ProjectId, set: &str) -> Result<Option<i64>, CatalogError> {
+    Ok(transaction
+        .query_row("SELECT id FROM metric_set WHERE project = ?1 AND name = ?2 AND deleted IS NULL", params![project.0, set], |row| row.get(0))
+        .optional()?)
+}
+
+fn ensure_set(change: &Change<'_>, project: ProjectId, set: &str) -> Result<i64, CatalogError> {
+    if let Some(id) = set_id(change.transaction, project, set)? {
+        return Ok(id);
+    }
+    change.transaction.execute(
+        "INSERT INTO metric_set (project, name, created) VALUES (?1, ?2, ?3)",
+        params![project.0, set, change.stamp.micros() as i64],
+    )?;
+    Ok(change.transaction.last_insert_rowid())
+}
+
+fn store_id(transaction: &Transaction<'_>, project: ProjectId, name: &str) -> Result<Option<StoreId>, CatalogError> {
+    Ok(transaction
+        .query_row("SELECT id FROM store WHERE project = ?1 AND name = ?2 AND deleted IS NULL", params![project.0, name], |row| {
+            row.get(0).map(StoreId)
+        })
+        .optional()?)
+}

@@ -1,0 +1,122 @@
+//! The tables, as migrations that only go forward. Each runs in one transaction with its new version number.
+
+use crate::CatalogError;
+use rusqlite::Connection;
+
+/// One entry a version; the database's `user_version` counts how many have run. Never edit a landed entry: append.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+
+    CREATE TABLE project (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, created INTEGER NOT NULL, deleted INTEGER
+    ) STRICT;
+    CREATE UNIQUE INDEX project_name ON project (name) WHERE deleted IS NULL;
+
+    -- `hash` is SHA-256 of the token's text. `shown` is the encrypted text of a submission token, which ships inside
+    -- applications and so may be shown again; other tokens are shown once.
+    CREATE TABLE token (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, project INTEGER REFERENCES project (id),
+        hash BLOB NOT NULL UNIQUE, shown BLOB, created INTEGER NOT NULL, revoked INTEGER
+    ) STRICT;
+
+    CREATE TABLE metric_set (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, project INTEGER NOT NULL REFERENCES project (id), name TEXT NOT NULL,
+        created INTEGER NOT NULL, deleted INTEGER
+    ) STRICT;
+    CREATE UNIQUE INDEX metric_set_name ON metric_set (project, name) WHERE deleted IS NULL;
+
+    CREATE TABLE metric (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, metric_set INTEGER NOT NULL REFERENCES metric_set (id), name TEXT NOT NULL,
+        created INTEGER NOT NULL, deleted INTEGER
+    ) STRICT;
+    CREATE UNIQUE INDEX metric_name ON metric (metric_set, name) WHERE deleted IS NULL;
+    CREATE TABLE metric_revision (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, metric INTEGER NOT NULL REFERENCES metric (id), number INTEGER NOT NULL,
+        begins INTEGER NOT NULL, query TEXT NOT NULL, zero_for INTEGER, series_budget INTEGER NOT NULL,
+        UNIQUE (metric, number)
+    ) STRICT;
+
+    CREATE TABLE store (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, project INTEGER NOT NULL REFERENCES project (id), name TEXT NOT NULL,
+        created INTEGER NOT NULL, deleted INTEGER, paused INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE UNIQUE INDEX store_name ON store (project, name) WHERE deleted IS NULL;
+    CREATE TABLE store_revision (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, store INTEGER NOT NULL REFERENCES store (id), number INTEGER NOT NULL,
+        begins INTEGER NOT NULL, settings TEXT NOT NULL, UNIQUE (store, number)
+    ) STRICT;
+    CREATE TABLE store_secret (
+        store INTEGER NOT NULL REFERENCES store (id), field TEXT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (store, field)
+    ) STRICT, WITHOUT ROWID;
+    -- Secrets of pull URLs, looked up by hash; the text itself is a store secret.
+    CREATE TABLE pull_secret (hash BLOB PRIMARY KEY, store INTEGER NOT NULL REFERENCES store (id)) STRICT, WITHOUT ROWID;
+
+    -- How far each grid is sealed. `sealed_end` is in seconds.
+    CREATE TABLE position (
+        project INTEGER NOT NULL REFERENCES project (id), period INTEGER NOT NULL, sealed_end INTEGER NOT NULL,
+        PRIMARY KEY (project, period)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE sealed_window (
+        project INTEGER NOT NULL REFERENCES project (id), period INTEGER NOT NULL, start INTEGER NOT NULL,
+        coverage REAL NOT NULL, accepted INTEGER NOT NULL, refused TEXT NOT NULL, sealed_at INTEGER NOT NULL,
+        PRIMARY KEY (project, period, start)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE gap (
+        project INTEGER NOT NULL REFERENCES project (id), period INTEGER NOT NULL, start INTEGER NOT NULL, until INTEGER NOT NULL,
+        PRIMARY KEY (project, period, start)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE sealed_metric (
+        revision INTEGER NOT NULL REFERENCES metric_revision (id), period INTEGER NOT NULL, start INTEGER NOT NULL,
+        failure TEXT, matched INTEGER NOT NULL, own INTEGER NOT NULL, folded INTEGER NOT NULL, left_out INTEGER NOT NULL,
+        points BLOB, PRIMARY KEY (revision, period, start)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE series_state (
+        metric INTEGER NOT NULL REFERENCES metric (id), period INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (metric, period)
+    ) STRICT, WITHOUT ROWID;
+
+    -- The ledger of push stores, in points: due = confirmed + sent + refused + excluded + open + expired + cancelled.
+    CREATE TABLE delivery (
+        store INTEGER NOT NULL REFERENCES store (id), period INTEGER NOT NULL, start INTEGER NOT NULL,
+        due INTEGER NOT NULL, confirmed INTEGER NOT NULL DEFAULT 0, sent INTEGER NOT NULL DEFAULT 0,
+        refused INTEGER NOT NULL DEFAULT 0, excluded INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL,
+        expired INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0, aside INTEGER NOT NULL DEFAULT 0, unknown INTEGER NOT NULL DEFAULT 0,
+        note TEXT, payload BLOB, PRIMARY KEY (store, period, start),
+        CHECK (due = confirmed + sent + refused + excluded + open + expired + cancelled),
+        CHECK (min(confirmed, sent, refused, excluded, open, expired, cancelled) >= 0)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX delivery_open ON delivery (store, aside, start) WHERE open > 0;
+    CREATE TABLE attempt (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, store INTEGER NOT NULL REFERENCES store (id), start INTEGER NOT NULL,
+        at INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL, points INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        millis INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX attempt_of_store ON attempt (store, id);
+
+    -- Pull stores: the newest window each has served, so that a page never goes back, and who read it last.
+    CREATE TABLE pull_read (
+        store INTEGER PRIMARY KEY REFERENCES store (id), start INTEGER NOT NULL, windows_read INTEGER NOT NULL,
+        at INTEGER NOT NULL, reader TEXT NOT NULL, bytes INTEGER NOT NULL
+    ) STRICT;
+
+    -- Spans in which nothing was accepted, in microseconds.
+    CREATE TABLE downtime (since INTEGER PRIMARY KEY, until INTEGER NOT NULL) STRICT;
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL
+    ) STRICT;
+    "];
+
+/// Brings a database to this program's version; refuses one that a newer program has written.
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), CatalogError> {
+    let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?.try_into().unwrap_or(usize::MAX);
+    if version > MIGRATIONS.len() {
+        return Err(CatalogError::Newer { found: version, known: MIGRATIONS.len() });
+    }
+    for (at, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", (at + 1) as i64)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

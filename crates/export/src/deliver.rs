@@ -1,0 +1,413 @@
+//! One task per push store: takes the oldest window due, encodes it once, sends, has the reply judged, records.
+//!
+//! One request is in flight per store, windows go oldest first, and what a store does to its own task touches no other. Stopping
+//! anywhere is safe: the bytes of the first attempt are kept, a later attempt sends those, and every store overwrites.
+
+use crate::backoff::{Backoff, PROBE};
+use crate::batch;
+use crate::pending::{Next, Pending};
+use crate::send::{Door, Failure};
+use crate::source::ReportSource;
+use adapters::{Adapter, Verdict};
+use catalog::{Attempt, Catalog, CatalogError, OpenDelivery, Settled, Snapshot, Store, StoreId, StoreRevision};
+use model::{Batch, Stamp, Window};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+/// Points this much younger than a store's age limit are no longer risked (design.md 2: the limit less 5 minutes).
+const AGE_MARGIN_SECS: u64 = 300;
+/// Longest spread of the first attempts of many stores (design.md 4).
+const SPREAD_MAX: Duration = Duration::from_secs(5);
+/// A window that draws server errors for so long lets the next one try (design.md 4).
+const ASIDE_AFTER: Duration = Duration::from_secs(600);
+/// How often a task with nothing to do looks around.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// What a store's task is doing, in words for its page. Computed, never stored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Phase {
+    /// Everything due is sent.
+    Idle,
+    /// A delivery is in flight or about to be.
+    Sending,
+    /// The last attempt failed; the next comes by itself.
+    Retrying {
+        /// What happened.
+        reason: String,
+        /// Unix seconds of the next attempt.
+        next_attempt: u64,
+    },
+    /// Somebody has to mend the configuration; a probe goes out once a minute.
+    NeedsAttention {
+        /// What happened.
+        reason: String,
+        /// Unix seconds of the next probe.
+        next_attempt: u64,
+    },
+    /// Paused by a person.
+    Paused,
+    /// Held because the clock cannot be trusted.
+    Held {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Counts of one store since the process started, for `/metrics`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeliveryFigures {
+    /// Attempts made.
+    pub attempts: u64,
+    /// Attempts without success.
+    pub failures: u64,
+    /// Body bytes sent.
+    pub bytes: u64,
+    /// Unix seconds of the last success; 0 before the first.
+    pub last_success: u64,
+}
+
+/// What is known of the running tasks.
+#[derive(Default)]
+pub(crate) struct Board(Mutex<HashMap<StoreId, Entry>>);
+
+struct Entry {
+    phase: Phase,
+    figures: DeliveryFigures,
+    hasten: Arc<Notify>,
+}
+
+impl Board {
+    fn with<T>(&self, store: StoreId, edit: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut entries = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        edit(entries.entry(store).or_insert_with(|| Entry { phase: Phase::Idle, figures: DeliveryFigures::default(), hasten: Arc::new(Notify::new()) }))
+    }
+
+    pub(crate) fn phase(&self, store: StoreId) -> Phase {
+        self.with(store, |entry| entry.phase.clone())
+    }
+
+    pub(crate) fn figures(&self, store: StoreId) -> DeliveryFigures {
+        self.with(store, |entry| entry.figures)
+    }
+
+    /// Ends the wait of a store's task.
+    pub(crate) fn hasten(&self, store: StoreId) {
+        self.with(store, |entry| entry.hasten.clone()).notify_one();
+    }
+
+    fn forget(&self, store: StoreId) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&store);
+    }
+}
+
+/// What all delivery tasks share.
+pub(crate) struct Courier<S> {
+    pub(crate) source: Arc<S>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) door: Door,
+    pub(crate) board: Arc<Board>,
+    /// Changes with every seal.
+    pub(crate) sealed: watch::Receiver<crate::sealer::SealFigures>,
+}
+
+impl<S> Clone for Courier<S> {
+    fn clone(&self) -> Courier<S> {
+        Courier {
+            source: self.source.clone(),
+            catalog: self.catalog.clone(),
+            door: self.door.clone(),
+            board: self.board.clone(),
+            sealed: self.sealed.clone(),
+        }
+    }
+}
+
+/// Why the task waits before its next look.
+enum Pause {
+    None,
+    /// Until something is sealed or changed.
+    Idle,
+    For(Duration),
+}
+
+/// What one store's task remembers between attempts; none of it outlives the process, and nothing depends on that.
+#[derive(Default)]
+struct Course {
+    backoff: Backoff,
+    /// The window that draws server errors, and since when.
+    failing: Option<(Window, Instant)>,
+}
+
+impl<S: ReportSource> Courier<S> {
+    /// Keeps one task per live push store until the catalog is gone.
+    pub(crate) async fn run(self) {
+        let mut changes = self.catalog.changes();
+        let mut running: HashMap<StoreId, tokio::task::JoinHandle<()>> = HashMap::new();
+        loop {
+            let snapshot = changes.borrow_and_update().clone();
+            running.retain(|_, task| !task.is_finished());
+            for store in snapshot.stores.iter().filter(|store| store.deleted.is_none() && adapters::is_push(&store.newest().settings.adapter)) {
+                running.entry(store.id).or_insert_with(|| tokio::spawn(self.clone().serve(store.id)));
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Delivers to one store until it is deleted.
+    async fn serve(mut self, id: StoreId) {
+        let mut changes = self.catalog.changes();
+        let hasten = self.board.with(id, |entry| entry.hasten.clone());
+        let mut course = Course::default();
+        loop {
+            let snapshot = changes.borrow_and_update().clone();
+            let Some(store) = snapshot.store_by_id(id).filter(|store| store.deleted.is_none()) else {
+                self.board.forget(id);
+                return;
+            };
+            self.sealed.borrow_and_update();
+            let pause = match self.advance(&snapshot, store, &mut course).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::error!(store = store.name, error = &error as &dyn std::error::Error, "cannot use the catalog; trying again");
+                    Pause::For(Duration::from_secs(1))
+                }
+            };
+            match pause {
+                Pause::None => {}
+                Pause::Idle => tokio::select! {
+                    _ = changes.changed() => {}
+                    _ = self.sealed.changed() => {}
+                    () = hasten.notified() => {}
+                    () = tokio::time::sleep(IDLE) => {}
+                },
+                // A changed configuration may have mended what is waited for.
+                Pause::For(wait) => tokio::select! {
+                    _ = changes.changed() => {}
+                    () = hasten.notified() => {}
+                    () = tokio::time::sleep(wait) => {}
+                },
+            }
+        }
+    }
+
+    /// Looks at the oldest window due and makes at most one delivery's worth of progress.
+    async fn advance(&self, snapshot: &Arc<Snapshot>, store: &Store, course: &mut Course) -> Result<Pause, CatalogError> {
+        let id = store.id;
+        let set = |phase: Phase| self.board.with(id, |entry| entry.phase = phase);
+        let Some(open) = self.oldest_open(id, course).await? else {
+            set(if store.paused { Phase::Paused } else { Phase::Idle });
+            return Ok(Pause::Idle);
+        };
+        let now = self.source.now();
+        if let Some(note) = too_old(store, open.window, now) {
+            let note = if open.unknown { format!("{note}; bytes had gone out without a verdict") } else { note };
+            tracing::warn!(store = store.name, window = open.window.start_secs(), points = open.points.open, "expired");
+            let catalog = self.catalog.clone();
+            blocking(move || catalog.expire(id, open.window, open.points.open, &note)).await?;
+            return Ok(Pause::None);
+        }
+        if store.paused {
+            set(Phase::Paused);
+            return Ok(Pause::Idle);
+        }
+        if let Some(reason) = self.source.holds_push() {
+            set(Phase::Held { reason });
+            return Ok(Pause::For(Duration::from_secs(5)));
+        }
+        let first = open.window.end().plus_micros(spread(id, open.window).as_micros() as u64);
+        if open.payload.is_none() && now < first {
+            return Ok(Pause::For(Duration::from_micros(first.since(now))));
+        }
+        set(Phase::Sending);
+        self.deliver(snapshot, store, open, course).await
+    }
+
+    async fn oldest_open(&self, id: StoreId, course: &Course) -> Result<Option<OpenDelivery>, CatalogError> {
+        let skip = course.failing.filter(|(_, since)| since.elapsed() >= ASIDE_AFTER).map(|(window, _)| window);
+        let catalog = self.catalog.clone();
+        blocking(move || match (catalog.oldest_open(id, skip)?, skip) {
+            (None, Some(_)) => catalog.oldest_open(id, None),
+            (found, _) => Ok(found),
+        })
+        .await
+    }
+
+    /// Sends the pending payloads of a window until it is settled or has to wait.
+    async fn deliver(&self, snapshot: &Arc<Snapshot>, store: &Store, open: OpenDelivery, course: &mut Course) -> Result<Pause, CatalogError> {
+        let (id, window) = (store.id, open.window);
+        let newest = store.newest();
+        let adapter = match Adapter::parse(&newest.settings.adapter, &store.fields(newest)) {
+            Ok(adapter) => adapter,
+            Err(problems) => return Ok(self.attention(id, &mut course.backoff, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
+        };
+        let Some(push) = adapter.as_push() else { return Ok(Pause::Idle) };
+        let mut pending = match open.payload.as_deref().map(Pending::unpack) {
+            Some(Some(pending)) => pending,
+            Some(None) => return Err(CatalogError::Damaged("payload")),
+            None => self.encode(snapshot, store, window).await?,
+        };
+        let mut unknown = open.unknown;
+        while let Some(payload) = pending.first().cloned() {
+            let (points, body_bytes) = (payload.points().count() as u64, payload.body().len() as u64);
+            let outgoing = push.request(&payload);
+            let began = Instant::now();
+            let answer = self.door.send(&outgoing, deadline(window)).await;
+            let millis = began.elapsed().as_millis() as u64;
+            let verdict = match &answer {
+                Ok(reply) => push.judge(&payload, reply),
+                Err(failure) => verdict_of(failure),
+            };
+            unknown |= matches!(&answer, Err(Failure::TimedOut | Failure::Broken(_)));
+            let (mut settled, next) = pending.apply(&verdict, push.isolates());
+            settled.unknown = unknown;
+            let (outcome, text) = describe(&verdict, &push.target());
+            let now = self.source.now();
+            let attempt = Attempt { window_start: window.start_secs(), at: now.secs(), outcome: outcome.to_owned(), text: text.clone(), points, bytes: body_bytes, millis };
+            let failed = !matches!(next, Next::GoOn);
+            self.board.with(id, |entry| {
+                entry.figures.attempts += 1;
+                entry.figures.bytes += body_bytes;
+                entry.figures.failures += u64::from(failed);
+                if matches!(verdict, Verdict::Accepted { .. } | Verdict::Partial { .. }) {
+                    entry.figures.last_success = now.secs();
+                }
+            });
+            tracing::info!(store = store.name, window = window.start_secs(), outcome, points, bytes = body_bytes, millis, text, "attempt");
+            let catalog = self.catalog.clone();
+            blocking(move || catalog.record_attempt(id, window, &attempt, &settled)).await?;
+            match next {
+                Next::GoOn => {
+                    course.backoff.succeeded();
+                    self.let_pass(id, window, course).await?;
+                }
+                Next::Wait { asked_secs } => {
+                    note_failure(course, window, &answer);
+                    let wait = course.backoff.failed(asked_secs, random());
+                    let next_attempt = self.source.now().plus_micros(wait.as_micros() as u64).secs();
+                    self.board.with(id, |entry| entry.phase = Phase::Retrying { reason: text, next_attempt });
+                    return Ok(Pause::For(wait));
+                }
+                Next::Attention => return Ok(self.attention(id, &mut course.backoff, text)),
+            }
+        }
+        Ok(Pause::None)
+    }
+
+    /// A store that answers for a later window shows that the failing one is at fault: it is retried behind the others.
+    async fn let_pass(&self, id: StoreId, delivered: Window, course: &mut Course) -> Result<(), CatalogError> {
+        match course.failing.take() {
+            Some((failing, _)) if failing != delivered => {
+                let catalog = self.catalog.clone();
+                blocking(move || catalog.set_aside(id, failing)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn attention(&self, id: StoreId, backoff: &mut Backoff, reason: String) -> Pause {
+        backoff.succeeded();
+        let next_attempt = self.source.now().plus_micros(PROBE.as_micros() as u64).secs();
+        self.board.with(id, |entry| entry.phase = Phase::NeedsAttention { reason, next_attempt });
+        Pause::For(PROBE)
+    }
+
+    /// Encodes a window under the settings that were in force at its start, and keeps the bytes before anything is sent.
+    async fn encode(&self, snapshot: &Arc<Snapshot>, store: &Store, window: Window) -> Result<Pending, CatalogError> {
+        let (catalog, snapshot, store) = (self.catalog.clone(), snapshot.clone(), store.clone());
+        blocking(move || {
+            let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
+            let batch = sealed_batch(&catalog, &snapshot, &store, revision, window)?;
+            let adapter = Adapter::parse(&revision.settings.adapter, &store.fields(revision)).map_err(|_| CatalogError::Damaged("store setting"))?;
+            let push = adapter.as_push().ok_or(CatalogError::Damaged("store setting"))?;
+            let encoded = push.encode(&batch);
+            let pending = Pending::new(encoded.payloads);
+            let note = encoded.excluded.first().map(|excluded| format!("left out: {}", excluded.reason));
+            let settled = Settled { excluded: encoded.excluded.len() as u64, payload: Some(pending.pack()), note, ..Settled::default() };
+            catalog.keep_payload(store.id, window, &settled)?;
+            Ok(pending)
+        })
+        .await
+    }
+}
+
+/// The points of a sealed window for one store.
+pub(crate) fn sealed_batch(catalog: &Catalog, snapshot: &Snapshot, store: &Store, revision: &StoreRevision, window: Window) -> Result<Batch, CatalogError> {
+    let facts = catalog.window_facts(store.project, window)?.ok_or(CatalogError::Damaged("sealed window"))?;
+    let project = snapshot.projects.iter().find(|project| project.id == store.project).map_or("", |project| &project.name);
+    let due: Vec<_> = snapshot.metrics_due(store.project, window, &revision.settings.sets).collect();
+    let mut sealed = Vec::with_capacity(due.len());
+    for (metric, metric_revision) in &due {
+        sealed.push((*metric, *metric_revision, catalog.sealed_metric(metric_revision.id, window)?));
+    }
+    let sealed: Vec<batch::Sealed<'_>> =
+        sealed.iter().filter_map(|(metric, revision, sealed)| Some((*metric, *revision, sealed.as_ref()?))).collect();
+    Ok(batch::batch(project, store, &revision.settings, window, &facts, &sealed))
+}
+
+/// Why a window may no longer be sent, or `None`.
+fn too_old(store: &Store, window: Window, now: Stamp) -> Option<String> {
+    let settings = &store.newest().settings;
+    let taken = adapters::description(&settings.adapter).and_then(|description| description.max_age_secs);
+    let age = now.secs().saturating_sub(window.end_secs());
+    if age > settings.horizon_secs {
+        return Some(format!("older than the horizon of {} s", settings.horizon_secs));
+    }
+    let limit = taken?.saturating_sub(AGE_MARGIN_SECS);
+    (now.secs().saturating_sub(window.start_secs()) > limit).then(|| format!("older than the {} s the store takes", limit))
+}
+
+/// Where in the first moments after a window's end a store's first attempt falls: the same for every window.
+fn spread(id: StoreId, window: Window) -> Duration {
+    let span = SPREAD_MAX.min(Duration::from_secs(u64::from(window.period().secs())) / 4);
+    let hash = Sha256::digest(id.0.to_le_bytes());
+    span.mul_f64(f64::from(hash[0]) / 256.0)
+}
+
+/// 10 to 30 s for a whole request, the period where that lies between (metric-stores 1.5).
+fn deadline(window: Window) -> Duration {
+    Duration::from_secs(u64::from(window.period().secs()).clamp(10, 30))
+}
+
+fn verdict_of(failure: &Failure) -> Verdict {
+    let reason = failure.to_string();
+    if failure.needs_attention() { Verdict::Config { reason } } else { Verdict::Retry { reason } }
+}
+
+/// Remembers since when a window draws server errors; a store that cannot be reached says nothing about the window.
+fn note_failure(course: &mut Course, window: Window, answer: &Result<adapters::Reply, Failure>) {
+    let answered = matches!(answer, Ok(adapters::Reply::Http { status: 500..=599, .. }));
+    match course.failing {
+        Some((failing, _)) if answered && failing == window => {}
+        Some(_) if answered => {}
+        _ => course.failing = answered.then(|| (window, Instant::now())),
+    }
+}
+
+/// The class of a verdict and its text for the attempt's row.
+fn describe(verdict: &Verdict, target: &str) -> (&'static str, String) {
+    match verdict {
+        Verdict::Accepted { confirmed: true } => ("ok", format!("{target} confirmed")),
+        Verdict::Accepted { confirmed: false } => ("ok", format!("sent to {target}, which does not confirm")),
+        Verdict::Partial { reason, .. } => ("partial", reason.clone()),
+        Verdict::Drop { reason } => ("drop", reason.clone()),
+        Verdict::Split => ("split", format!("{target} says the request is too large")),
+        Verdict::Throttle { reason, .. } => ("throttle", reason.clone()),
+        Verdict::Retry { reason } => ("retry", reason.clone()),
+        Verdict::Config { reason } => ("config", reason.clone()),
+    }
+}
+
+fn random() -> u64 {
+    u64::from_le_bytes(catalog::random_bytes())
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("a panic in the catalog stops the process")
+}

@@ -1,0 +1,39 @@
+//! The one small trait through which export sees reports. `reports` satisfies it (joined in `server`), a naive twin in tests,
+//! and a distributed engine could.
+
+use model::{ProjectId, Query, Stamp, Table, Window};
+use std::future::Future;
+use tokio::sync::watch;
+
+/// Reports as far as export needs them.
+pub trait ReportSource: Send + Sync + 'static {
+    /// The service clock.
+    fn now(&self) -> Stamp;
+
+    /// Everything stamped below this is durable and visible to `evaluate`; it never goes back.
+    fn durable_stamp(&self) -> watch::Receiver<Stamp>;
+
+    /// Makes the durable stamp catch up with the clock although nothing arrives.
+    fn tick(&self) -> impl Future<Output = Result<(), SourceStopped>> + Send;
+
+    /// Evaluates many queries over one closed window in one scan: a table, or the reason why there is none, for each.
+    /// Blocks; the same arguments always give the same answer.
+    fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Vec<Result<Table, String>>;
+
+    /// Reports accepted in a closed window.
+    fn accepted(&self, project: ProjectId, window: Window) -> u64;
+
+    /// Submissions refused in a closed window, by reason; reasons without any are left out.
+    fn refused(&self, project: ProjectId, window: Window) -> Vec<(String, u64)>;
+
+    /// Windows before this stamp are sealed: retention may pass them.
+    fn pin(&self, stamp: Stamp);
+
+    /// Why nothing may be pushed just now: the service clock is too far from the wall's.
+    fn holds_push(&self) -> Option<String>;
+}
+
+/// The report log takes nothing any more; the process has to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the report log has stopped")]
+pub struct SourceStopped;

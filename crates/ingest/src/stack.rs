@@ -1,0 +1,364 @@
+//! The faulting callstack: which frames of a report count, and how a frame is written so that builds of one program agree.
+//!
+//! The same written frames are shown in `callstack` and hashed into the fingerprint, so equal callstacks always have equal
+//! fingerprints. Backtrace rewrites frames by rules that are not public; its fingerprints can be imitated, not matched.
+
+use crate::json;
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// The frames of the faulting thread, innermost first.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Stack {
+    /// Every frame: its function, else its library.
+    pub(crate) frames: Vec<String>,
+    /// The functions that are named.
+    pub(crate) functions: Vec<String>,
+    /// Source files, where the report tells them apart from libraries.
+    pub(crate) files: Vec<String>,
+    /// Libraries, or what an SDK puts in their place.
+    pub(crate) modules: Vec<String>,
+}
+
+impl Stack {
+    /// Reads the stack of the main thread, else of the first thread that is marked as faulting. All arguments are raw JSON.
+    ///
+    /// Each list is taken while its text stays within `text_bytes_max`: the rest of a runaway recursion tells nothing new,
+    /// and hashed with it would part reports that belong together.
+    pub(crate) fn read(threads: Option<&str>, main_thread: Option<&str>, source_code: Option<&str>, text_bytes_max: usize) -> Stack {
+        let Some(threads) = threads.filter(|raw| raw.starts_with('{')) else { return Stack::default() };
+        let frames = main_frames(threads, main_thread, text_bytes_max);
+        let paths = source_paths(source_code, &frames);
+        let named = frames.iter().filter(|frame| frame.function.is_some()).map(|frame| frame.written.as_str());
+        let files =
+            frames.iter().filter_map(|frame| frame.path.as_deref().or_else(|| paths.get(frame.source.as_deref()?).map(|path| &**path)));
+        Stack {
+            functions: bounded(named, text_bytes_max),
+            files: bounded(files, text_bytes_max),
+            modules: bounded(frames.iter().filter_map(|frame| frame.library.as_deref()), text_bytes_max),
+            frames: frames.into_iter().map(|frame| frame.written).collect(),
+        }
+    }
+}
+
+/// A list of frames as the `callstack` attributes hold it: compact JSON text with one key.
+pub(crate) fn frame_text(frames: &[String]) -> String {
+    let list = serde_json::to_string(frames).expect("texts can be written as JSON");
+    format!("{{\"frame\":{list}}}")
+}
+
+/// The texts from the front whose list, written as JSON, fits. One long path may be named by every frame, so without the
+/// bound a small report could make a huge list.
+fn bounded<'a>(texts: impl Iterator<Item = &'a str>, text_bytes_max: usize) -> Vec<String> {
+    let mut room = Room::of(text_bytes_max);
+    texts.take_while(|text| room.take(text)).map(str::to_owned).collect()
+}
+
+/// What is left of the bound on a list's text.
+struct Room(usize);
+
+impl Room {
+    fn of(text_bytes_max: usize) -> Room {
+        Room(text_bytes_max.saturating_sub(frame_text(&[]).len()))
+    }
+
+    /// Whether one more text fits, with its quotes, its comma and the longest spelling of its escapes.
+    fn take(&mut self, text: &str) -> bool {
+        let escaped = |byte| match byte {
+            0..0x20 => 6,
+            b'"' | b'\\' => 2,
+            _ => 1,
+        };
+        let left = self.0.checked_sub(3 + text.bytes().map(escaped).sum::<usize>());
+        self.0 = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+struct Frame<'a> {
+    written: String,
+    function: Option<Cow<'a, str>>,
+    library: Option<Cow<'a, str>>,
+    path: Option<Cow<'a, str>>,
+    source: Option<Cow<'a, str>>,
+}
+
+#[derive(Default)]
+struct Thread<'a> {
+    stack: Option<&'a str>,
+    fault: bool,
+}
+
+fn main_frames<'a>(threads: &'a str, main_thread: Option<&str>, text_bytes_max: usize) -> Vec<Frame<'a>> {
+    // python sends the id as text, others as a number; keys are text in any case.
+    let main_thread = main_thread.map(|raw| json::string(raw).unwrap_or(Cow::Borrowed(raw)));
+    let (mut main, mut faulting) = (Vec::new(), Vec::new());
+    walk(threads, |id, raw| {
+        let thread = read_thread(raw);
+        if main_thread.as_deref() == Some(&*id) {
+            main = read_frames(thread.stack, text_bytes_max);
+        } else if thread.fault && faulting.is_empty() {
+            faulting = read_frames(thread.stack, text_bytes_max);
+        }
+    });
+    if main.is_empty() { faulting } else { main }
+}
+
+fn read_thread(raw: &str) -> Thread<'_> {
+    let mut thread = Thread::default();
+    walk(raw, |name, raw| match &*name {
+        "stack" => thread.stack = Some(raw),
+        "fault" => thread.fault = raw == "true",
+        _ => {}
+    });
+    thread
+}
+
+fn read_frames(stack: Option<&str>, text_bytes_max: usize) -> Vec<Frame<'_>> {
+    let mut frames = Vec::new();
+    let mut room = Room::of(text_bytes_max);
+    json::each_element(stack.unwrap_or("[]"), |raw| {
+        let Some(frame) = read_frame(raw) else { return true };
+        let fits = room.take(&frame.written);
+        if fits {
+            frames.push(frame);
+        }
+        fits
+    });
+    frames
+}
+
+/// One frame, or `None` when there is nothing to call it by.
+fn read_frame(raw: &str) -> Option<Frame<'_>> {
+    let (mut function, mut library, mut path, mut source) = (None, None, None, None);
+    walk(raw, |name, raw| {
+        let text = || json::string(raw).filter(|text| !text.trim().is_empty());
+        match &*name {
+            "funcName" => function = text(),
+            "library" => library = text(),
+            // The older node SDK writes `path` in place of `library`; it is a source file.
+            "path" => path = text(),
+            "sourceCode" => source = text(),
+            _ => {}
+        }
+    });
+    let written = match (&function, &library, &path) {
+        (Some(function), _, _) => written_function(function),
+        (None, Some(place), _) | (None, None, Some(place)) => place.trim().to_owned(),
+        (None, None, None) => return None,
+    };
+    Some(Frame { written, function, library, path, source })
+}
+
+/// The paths of the source files that the frames refer to, by their ids.
+fn source_paths<'a>(source_code: Option<&'a str>, frames: &[Frame<'a>]) -> HashMap<Cow<'a, str>, Cow<'a, str>> {
+    let mut wanted: HashMap<&str, Option<Cow<'a, str>>> =
+        frames.iter().filter_map(|frame| Some((frame.source.as_deref()?, None))).collect();
+    if wanted.is_empty() {
+        return HashMap::new();
+    }
+    walk(source_code.unwrap_or("{}"), |id, raw| {
+        if let Some(found) = wanted.get_mut(&*id) {
+            walk(raw, |name, raw| {
+                if name == "path" {
+                    *found = json::string(raw).filter(|path| !path.is_empty());
+                }
+            });
+        }
+    });
+    wanted.into_iter().filter_map(|(id, path)| Some((Cow::Owned(id.to_owned()), path?))).collect()
+}
+
+/// Walks an object whose grammar was checked with the whole report; anything else has no members.
+fn walk<'a>(raw: &'a str, mut take: impl FnMut(Cow<'a, str>, &'a str)) {
+    if raw.starts_with('{') {
+        let _ = json::each_member(raw, "", |name, raw| {
+            take(name, raw);
+            Ok(())
+        });
+    }
+}
+
+/// A function's name without what changes from build to build: template arguments, line numbers and offsets, the numbers
+/// that compilers give to anonymous things, the marks of cloned functions.
+fn written_function(name: &str) -> String {
+    let name = without_anonymous_numbers(&without_template_arguments(name.trim()));
+    let mut written = name.as_str();
+    while let Some(shorter) = without_suffix(written) {
+        written = shorter;
+    }
+    written.to_owned()
+}
+
+/// Removes `<...>` where it follows a name: `Vec<int>::push` is `Vec::push`. Elsewhere it is a name itself (`<module>`,
+/// `Object.<anonymous>`, `Foo.<init>`) or part of an operator, and stays.
+fn without_template_arguments(name: &str) -> String {
+    let mut kept = String::with_capacity(name.len());
+    let mut depth = 0usize;
+    let mut previous = ' ';
+    for c in name.chars() {
+        let opens = c == '<' && (depth > 0 || previous.is_alphanumeric() || previous == '_') && !kept.ends_with("operator");
+        if opens {
+            depth += 1;
+        } else if depth > 0 {
+            // An arrow inside the arguments closes nothing.
+            depth -= usize::from(c == '>' && previous != '-');
+        } else {
+            kept.push(c);
+        }
+        previous = c;
+    }
+    // Brackets that do not pair are no template arguments.
+    if depth > 0 { name.to_owned() } else { kept }
+}
+
+/// Removes the numbers in `Outer$1.run`, `lambda$main$0`, `{closure#2}` and `$_7`, where the number ends its word.
+fn without_anonymous_numbers(name: &str) -> String {
+    let mut kept = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find(['$', '#']) {
+        kept.push_str(&rest[..at]);
+        let tail = &rest[at + 1..];
+        let digits = tail.strip_prefix('_').unwrap_or(tail);
+        let after = digits.trim_start_matches(|c: char| c.is_ascii_digit());
+        let ends_word = !after.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        if after.len() < digits.len() && ends_word && !kept.is_empty() {
+            rest = after;
+        } else {
+            kept.push_str(&rest[at..=at]);
+            rest = tail;
+        }
+    }
+    kept.push_str(rest);
+    kept
+}
+
+/// The marks that compilers put behind the name of a function they cloned or split.
+const CLONE_MARKS: [&str; 6] = [".isra", ".constprop", ".part", ".cold", ".llvm", ".lto_priv"];
+
+/// The name without one more suffix: `:12` (a line), `+31` or `+0x1f` (an offset), `::h0123456789abcdef` (Rust's old
+/// mangling), ` [clone ...]` or a clone's mark with or without its number. `None` when there is no more.
+fn without_suffix(name: &str) -> Option<&str> {
+    let decimal = before_digits(name, 10);
+    let clone = name.strip_suffix(']').and_then(|name| name.rsplit_once(" [clone ")).map(|(stem, _)| stem);
+    let offset = before_digits(name, 16).and_then(|stem| stem.strip_suffix("+0x"));
+    let hash = before_digits(name, 16).and_then(|stem| stem.strip_suffix("::h")).filter(|stem| name.len() - stem.len() == 19);
+    let line = decimal.and_then(|stem| stem.strip_suffix(['+', ':'])).filter(|stem| !stem.ends_with(':'));
+    let unnumbered = decimal.and_then(|stem| stem.strip_suffix('.')).unwrap_or(name);
+    let mark = CLONE_MARKS.iter().find_map(|mark| unnumbered.strip_suffix(mark));
+    let stem = clone.or(offset).or(hash).or(line).or(mark)?.trim_end();
+    (!stem.is_empty()).then_some(stem)
+}
+
+/// What is before the digits that end the name, if any do.
+fn before_digits(name: &str, radix: u32) -> Option<&str> {
+    let stem = name.trim_end_matches(|c: char| c.is_digit(radix));
+    (stem.len() < name.len()).then_some(stem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_written_alike_across_builds() {
+        for (sent, written) in [
+            ("loadLevel", "loadLevel"),
+            ("std::vector<int, std::allocator<int>>::push_back", "std::vector::push_back"),
+            ("core::ptr::drop_in_place<alloc::vec::Vec<u8>>", "core::ptr::drop_in_place"),
+            ("call<void (*)(int) -> bool>(x)", "call(x)"),
+            ("operator<", "operator<"),
+            ("Point::operator<<", "Point::operator<<"),
+            ("Point::operator<=>", "Point::operator<=>"),
+            ("Point::operator->", "Point::operator->"),
+            ("a<b", "a<b"),
+            ("<module>", "<module>"),
+            ("<T as core::ops::Drop>::drop", "<T as core::ops::Drop>::drop"),
+            ("Object.<anonymous>", "Object.<anonymous>"),
+            ("Foo.<init>", "Foo.<init>"),
+            ("outer.<locals>.inner", "outer.<locals>.inner"),
+            ("Function.executeUserEntryPoint [as runMain]", "Function.executeUserEntryPoint [as runMain]"),
+            ("com.acme.Level$1.run", "com.acme.Level.run"),
+            ("com.acme.Level$Loader.run", "com.acme.Level$Loader.run"),
+            ("lambda$main$0", "lambda$main"),
+            ("main::{closure#0}", "main::{closure}"),
+            ("$_0", "$_0"),
+            ("f$1x", "f$1x"),
+            ("jquery$", "jquery$"),
+            ("tick:12", "tick"),
+            ("tick:12:5", "tick"),
+            ("A::1", "A::1"),
+            ("memcpy+0x1f", "memcpy"),
+            ("memcpy+31", "memcpy"),
+            ("md5", "md5"),
+            ("0xdeadbeef", "0xdeadbeef"),
+            ("vec2.add", "vec2.add"),
+            ("do_it.isra.0", "do_it"),
+            ("do_it.constprop.0.cold", "do_it"),
+            ("do_it.llvm.1234567890", "do_it"),
+            ("do_it [clone .isra.3]", "do_it"),
+            ("core::panicking::panic::h0123456789abcdef", "core::panicking::panic"),
+            ("crate::hash", "crate::hash"),
+            (".cold", ".cold"),
+            (":7", ":7"),
+            (" spaced ", "spaced"),
+            ("é<ü>", "é"),
+        ] {
+            assert_eq!(written_function(sent), written, "{sent}");
+        }
+    }
+
+    fn frames(threads: &str, main_thread: Option<&str>) -> Vec<String> {
+        Stack::read(Some(threads), main_thread, None, 1 << 15).frames
+    }
+
+    #[test]
+    fn the_main_thread_counts_else_the_first_faulting_one() {
+        let threads = r#"{"7":{"stack":[{"funcName":"seven"}]},"8":{"fault":true,"stack":[{"funcName":"eight"}]},
+            "9":{"fault":true,"stack":[{"funcName":"nine"}]},"0":{"stack":[]}}"#;
+        for (main_thread, expected) in [
+            (Some("\"7\""), &["seven"][..]),
+            (Some("7"), &["seven"]),
+            (Some("\"none\""), &["eight"]),
+            (Some("\"0\""), &["eight"]),
+            (Some("{}"), &["eight"]),
+            (None, &["eight"]),
+        ] {
+            assert_eq!(frames(threads, main_thread), expected, "{main_thread:?}");
+        }
+        for odd in ["[]", "null", "{}", r#"{"7":[]}"#, r#"{"7":{"stack":{}}}"#, r#"{"7":{"stack":[1,null,[],{"line":"3"}]}}"#] {
+            assert!(frames(odd, Some("7")).is_empty(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn frames_fall_back_to_their_library_and_find_their_files() {
+        let threads = r#"{"m":{"stack":[
+            {"funcName":"inner","sourceCode":"s1"},{"funcName":"","library":"libart.so"},{"line":3},
+            {"funcName":"old","path":"node_old.cjs"},{"funcName":"old","path":"node_old.cjs"}]}}"#;
+        let stack =
+            Stack::read(Some(threads), Some("\"m\""), Some(r#"{"s1":{"text":"...","path":"Demo.java"},"s2":{"path":"x"}}"#), 1 << 15);
+        assert_eq!(stack.frames, ["inner", "libart.so", "old", "old"]);
+        assert_eq!(stack.functions, ["inner", "old", "old"]);
+        assert_eq!(stack.files, ["Demo.java", "node_old.cjs", "node_old.cjs"]);
+        assert_eq!(stack.modules, ["libart.so"]);
+        assert_eq!(frame_text(&stack.modules), r#"{"frame":["libart.so"]}"#);
+    }
+
+    #[test]
+    fn lists_are_bounded_so_a_runaway_recursion_is_cut_at_its_outer_end() {
+        let long = "p".repeat(1 << 20);
+        let source = format!(r#"{{"s":{{"path":"{long}"}}}}"#);
+        let named = format!(r#"{{"m":{{"stack":[{}{{}}]}}}}"#, r#"{"funcName":"\u0001","library":"\"","sourceCode":"s"},"#.repeat(9_000));
+        let stack = Stack::read(Some(&named), Some("\"m\""), Some(&source), 1 << 15);
+        assert!(stack.files.is_empty() && stack.frames.len() > 3_000);
+        for list in [&stack.frames, &stack.functions, &stack.modules] {
+            assert!(frame_text(list).len() <= 1 << 15);
+        }
+        let many = |times: usize| format!(r#"{{"m":{{"stack":[{}{{}}]}}}}"#, r#"{"funcName":"again"},"#.repeat(times));
+        let stack = Stack::read(Some(&many(100_000)), Some("\"m\""), None, 1_000);
+        assert!(frame_text(&stack.frames).len() <= 1_000);
+        assert_eq!(stack, Stack::read(Some(&many(50_000)), Some("\"m\""), None, 1_000));
+        assert!(stack.frames.len() > 100);
+    }
+}

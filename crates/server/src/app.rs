@@ -1,0 +1,82 @@
+//! What every request handler shares.
+
+use crate::intake::Intake;
+use crate::source::Source;
+use catalog::{Catalog, CatalogError};
+use export::Export;
+use export::egress::EgressPolicy;
+use ingest::Limits;
+use model::Stamp;
+use reports::Reports;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use url::Url;
+
+/// Bytes of submissions being read or parsed at one time, over all connections. When they are taken, a submission waits for a
+/// moment and is then refused with 503.
+pub(crate) const INFLIGHT_BYTES: usize = 256 << 20;
+/// Queries being evaluated at one time for people; the sealer is not among them. A further one is refused with 503.
+const QUERIES: usize = 2;
+
+pub(crate) struct App {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) export: Export<Source>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) limits: Limits,
+    pub(crate) public_url: Url,
+    pub(crate) universe: String,
+    pub(crate) egress: EgressPolicy,
+    /// Counted in KiB.
+    pub(crate) inflight: Arc<Semaphore>,
+    pub(crate) queries: Semaphore,
+    pub(crate) started: std::time::Instant,
+}
+
+/// What `App::new` needs.
+pub(crate) struct Parts {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) export: Export<Source>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) public_url: Url,
+    pub(crate) universe: String,
+    pub(crate) egress: EgressPolicy,
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> App {
+        App {
+            catalog: parts.catalog,
+            reports: parts.reports,
+            export: parts.export,
+            intake: parts.intake,
+            limits: Limits::DEFAULT,
+            public_url: parts.public_url,
+            universe: parts.universe,
+            egress: parts.egress,
+            inflight: Arc::new(Semaphore::new(INFLIGHT_BYTES >> 10)),
+            queries: Semaphore::new(QUERIES),
+            started: std::time::Instant::now(),
+        }
+    }
+
+    /// Runs catalog work off the async threads.
+    pub(crate) async fn catalog<T: Send + 'static>(
+        self: &Arc<App>,
+        work: impl FnOnce(&App, &dyn Fn() -> Stamp) -> Result<T, CatalogError> + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        let app = self.clone();
+        tokio::task::spawn_blocking(move || work(&app, &|| app.reports.now())).await.expect("a panic in the catalog stops the process")
+    }
+
+    /// An address below the public URL.
+    pub(crate) fn public(&self, path: &str) -> String {
+        format!("{}/{}", self.public_url.as_str().trim_end_matches('/'), path.trim_start_matches('/'))
+    }
+
+    /// The URL to give to SDKs. Its form makes every SDK find universe and token in it (backtrace-api 1.1).
+    pub(crate) fn submission_url(&self, token: &str) -> String {
+        self.public(&format!("submit.backtrace.io/{}/{token}/json", self.universe))
+    }
+}

@@ -1,0 +1,86 @@
+//! The listener: HTTP/1.1 connections under bounds that no client can stretch.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tower::{Service, ServiceExt};
+
+/// Connections at one time; a further one waits in the kernel's queue until one ends.
+const CONNECTIONS: usize = 4_096;
+/// Bytes of request line and headers together (reliability 5.3).
+const HEADER_BYTES: usize = 16 << 10;
+/// How long a client may take to send its headers, also on an idle kept-alive connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long open requests may still take when the server stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serves until `stop` turns true, then lets open requests end.
+pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: waiting lets connections end.
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the connection is gone already");
+        }
+        let (router, mut stop) = (router.clone(), stop.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let mut router = router.clone();
+                async move {
+                    let mut request = request.map(Body::new);
+                    request.extensions_mut().insert(ConnectInfo(peer));
+                    router.ready().await?;
+                    router.call(request).await
+                }
+            });
+            let mut connection = std::pin::pin!(
+                hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .max_buf_size(HEADER_BYTES)
+                    .serve_connection(TokioIo::new(stream), service)
+            );
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = stop.wait_for(|stop| *stop) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended early");
+            }
+        });
+    }
+    let all_free = slots.acquire_many_owned(CONNECTIONS as u32);
+    if tokio::time::timeout(DRAIN, all_free).await.is_err() {
+        tracing::warn!("stopped with requests still open; what was not acknowledged may be sent again");
+    }
+}
+
+/// The address a request came from.
+pub(crate) fn peer(request: &axum::extract::Request) -> Option<SocketAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
+}

@@ -1,0 +1,97 @@
+//! Counts of the door: submissions accepted, repeated, refused, in all and by second, so that windows can show refusals.
+//!
+//! Refusals are not in the log: those of windows open at a restart are lost, accepted reports never are.
+
+use model::{ProjectId, Stamp, Window};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+/// Seconds of refusals kept for windows still to be sealed: the longest window and an hour.
+const KEPT_SECS: u64 = 86_400 + 3_600;
+
+/// Why the server itself refused, beside the reasons of `ingest`.
+pub(crate) const SERVER_REASONS: [&str; 6] = ["no_token", "unknown_token", "too_large", "timed_out", "busy", "log"];
+
+/// Counters of the door.
+#[derive(Default)]
+pub(crate) struct Intake(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    accepted: u64,
+    duplicate: u64,
+    refused: BTreeMap<&'static str, u64>,
+    /// By project and second, then reason.
+    recent: HashMap<ProjectId, BTreeMap<u64, BTreeMap<&'static str, u64>>>,
+}
+
+/// Totals since the process started.
+#[derive(Clone, Debug)]
+pub(crate) struct Totals {
+    pub(crate) accepted: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) refused: BTreeMap<&'static str, u64>,
+}
+
+impl Intake {
+    pub(crate) fn accept(&self, duplicate: bool) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if duplicate { counts.duplicate += 1 } else { counts.accepted += 1 }
+    }
+
+    /// Counts a refusal; those of unknown senders belong to no project.
+    pub(crate) fn refuse(&self, project: Option<ProjectId>, reason: &'static str, now: Stamp) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.refused.entry(reason).or_default() += 1;
+        if let Some(project) = project {
+            let seconds = counts.recent.entry(project).or_default();
+            *seconds.entry(now.secs()).or_default().entry(reason).or_default() += 1;
+            while seconds.first_key_value().is_some_and(|(second, _)| *second + KEPT_SECS < now.secs()) {
+                seconds.pop_first();
+            }
+        }
+    }
+
+    /// Refusals of a project in a window, by reason.
+    pub(crate) fn refused(&self, project: ProjectId, window: Window) -> Vec<(String, u64)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let seconds = counts.recent.get(&project).into_iter().flat_map(|seconds| seconds.range(window.start_secs()..window.end_secs()));
+        for (reason, count) in seconds.flat_map(|(_, reasons)| reasons) {
+            *sum.entry(reason).or_default() += count;
+        }
+        sum.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect()
+    }
+
+    /// Totals since the start, every reason there.
+    pub(crate) fn totals(&self) -> Totals {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused: BTreeMap<&'static str, u64> = SERVER_REASONS.into_iter().map(|reason| (reason, 0)).collect();
+        refused.extend(ingest::Reason::ALL.iter().map(|reason| (reason.label(), 0)));
+        refused.extend(&counts.refused);
+        Totals { accepted: counts.accepted, duplicate: counts.duplicate, refused }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Period;
+
+    #[test]
+    fn refusals_fall_in_the_window_of_their_second_and_project() {
+        let intake = Intake::default();
+        let at = |seconds| Stamp::from_secs(seconds);
+        intake.refuse(Some(ProjectId(1)), "busy", at(59));
+        intake.refuse(Some(ProjectId(1)), "busy", at(60));
+        intake.refuse(Some(ProjectId(1)), "too_large", at(119));
+        intake.refuse(Some(ProjectId(2)), "busy", at(60));
+        intake.refuse(None, "no_token", at(60));
+        let window = Window::new(60, Period::new(60).expect("legal")).expect("on the grid");
+        assert_eq!(intake.refused(ProjectId(1), window), [("busy".to_owned(), 1), ("too_large".to_owned(), 1)]);
+        assert_eq!(intake.totals().refused["busy"], 3);
+        assert_eq!(intake.totals().refused["malformed_json"], 0);
+        intake.refuse(Some(ProjectId(1)), "busy", at(60 + KEPT_SECS + 60));
+        assert!(intake.refused(ProjectId(1), window).iter().all(|(reason, _)| reason != "busy" || window.start_secs() > 59));
+    }
+}

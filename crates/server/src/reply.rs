@@ -1,0 +1,110 @@
+//! Replies that say no: `problem+json` for our own API, the Backtrace error body for submissions. Neither ever holds a secret.
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use catalog::CatalogError;
+use model::Problem;
+use serde::Serialize;
+use serde_json::json;
+
+/// A refusal of our own API (RFC 9457): every fault named by its field.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    problems: Vec<Problem>,
+}
+
+/// The body of a refusal.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody {
+    /// The status in words.
+    title: String,
+    /// What is wrong and what would mend it.
+    detail: String,
+    /// The first faulty field; empty when the request as a whole is at fault.
+    field: String,
+    /// Every fault, when there are several.
+    problems: Vec<ProblemPart>,
+    /// Names this request in the server's log.
+    request_id: String,
+}
+
+/// One fault of several.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct ProblemPart {
+    field: String,
+    detail: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, field: &str, detail: impl Into<String>) -> Refusal {
+        Refusal { status, problems: vec![Problem::new(field, detail)] }
+    }
+
+    pub(crate) fn invalid(field: &str, detail: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, field, detail)
+    }
+
+    pub(crate) fn missing(what: &str) -> Refusal {
+        Refusal::new(StatusCode::NOT_FOUND, "", format!("there is no {what}"))
+    }
+
+    /// Something failed on our side: the cause goes to the log, not to the client.
+    pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Refusal {
+        tracing::error!(error, "request failed");
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "", "the server could not do this; its log says why")
+    }
+}
+
+impl From<Vec<Problem>> for Refusal {
+    fn from(problems: Vec<Problem>) -> Refusal {
+        Refusal { status: StatusCode::UNPROCESSABLE_ENTITY, problems }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Refusal {
+        Refusal::from(vec![problem])
+    }
+}
+
+impl From<CatalogError> for Refusal {
+    fn from(error: CatalogError) -> Refusal {
+        let detail = error.to_string();
+        match error {
+            CatalogError::Missing(_) => Refusal::new(StatusCode::NOT_FOUND, "", detail),
+            CatalogError::Exists(_) => Refusal::new(StatusCode::CONFLICT, "name", detail),
+            CatalogError::Changed { .. } => Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", detail),
+            other => Refusal::internal(&other),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let request_id = hex::encode(catalog::random_bytes::<8>());
+        let first = self.problems.first().cloned().unwrap_or_else(|| Problem::new("", "the request cannot be served"));
+        tracing::info!(status = self.status.as_u16(), field = first.field, detail = first.detail, request_id, "refused");
+        let several = if self.problems.len() > 1 { self.problems } else { Vec::new() };
+        let body = ProblemBody {
+            title: self.status.canonical_reason().unwrap_or("Refused").to_owned(),
+            detail: first.detail,
+            field: first.field,
+            problems: several.into_iter().map(|Problem { field, detail }| ProblemPart { field, detail }).collect(),
+            request_id,
+        };
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// A refused submission. SDKs take any 200 for success, whatever its body, so this is never one (backtrace-api 1.7).
+pub(crate) fn refused_submission(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({"error": {"code": status.as_u16(), "message": message}}))).into_response()
+}

@@ -1,0 +1,468 @@
+//! Metric stores: where sets are exported to, how it is going, and the exact bytes.
+
+use super::metric_sets::expected_revision;
+use super::projects::{Body, check_name};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::reply::Refusal;
+use ::adapters::{Adapter, Outgoing};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use catalog::{Delivery, Ledger, Scope, SecretEdits, Store, StoreDraft, StoreSettings};
+use export::Phase;
+use model::{Period, Problem, ProjectId, Secret};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json_, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Default and longest horizon (design.md 2): 72 h.
+const HORIZON_SECS: u64 = 72 * 3_600;
+/// First node of every path unless the store says otherwise.
+const PREFIX: &str = "crashmeter";
+/// Labels that one store may add.
+const MAX_LABELS: usize = 20;
+/// Fields of every store, whatever its adapter.
+const COMMON: [&str; 7] = ["adapter", "period", "sets", "prefix", "labels", "horizon", "enabled"];
+/// Body bytes of a preview shown per request.
+const PREVIEW_BYTES: usize = 64 << 10;
+
+/// A span of the ledger.
+#[derive(Deserialize, utoipa::IntoParams)]
+pub(crate) struct Span {
+    /// First second.
+    from: Option<u64>,
+    /// First second after it.
+    to: Option<u64>,
+}
+
+/// The project's metric stores.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores", params(("project" = String, Path)), responses((status = 200, body = [serde_json::Value])))]
+pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller, Path(project): Path<String>) -> Result<Json<Vec<Json_>>, Refusal> {
+    let project = caller.project(&project, Scope::Query)?;
+    let stores = caller.snapshot().stores.iter().filter(|store| store.project == project.id && store.deleted.is_none());
+    Ok(Json(stores.map(|store| shown(&app, store, caller.needs(Scope::Edit).is_ok())).collect()))
+}
+
+/// Saves a metric store. A secret left out is kept, null clears it; a changed host needs it again.
+#[utoipa::path(put, path = "/api/v1/projects/{project}/metric-stores/{store}", request_body = serde_json::Value,
+    params(("project" = String, Path), ("store" = String, Path), ("If-Match" = Option<String>, Header, description = "the revision you edit")),
+    responses((status = 200, body = serde_json::Value), (status = 412, body = crate::reply::ProblemBody), (status = 422, body = crate::reply::ProblemBody)))]
+pub(crate) async fn put(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((project, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    Body(body): Body<Map<String, Json_>>,
+) -> Result<Response, Refusal> {
+    let project = caller.project(&project, Scope::Edit)?;
+    check_name("store", &name)?;
+    let expected = expected_revision(&headers)?;
+    let known = caller.snapshot().store(project.id, &name).cloned();
+    let (draft, warnings) = check(&app, &project.sets, known.as_ref(), body)?;
+    let (actor, id, of) = (caller.name(), project.id, name.clone());
+    app.catalog(move |app, now| app.catalog.put_store(id, &of, &draft, expected, &actor, now)).await?;
+    let snapshot = app.catalog.published();
+    let saved = snapshot.store(id, &name).ok_or_else(|| Refusal::missing("such store any more: it was deleted meanwhile"))?;
+    let mut shown = shown(&app, saved, true);
+    shown["warnings"] = json!(warnings);
+    Ok(([(header::ETAG, format!("\"{}\"", saved.newest().number))], Json(shown)).into_response())
+}
+
+/// One metric store.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
+pub(crate) async fn show(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<Response, Refusal> {
+    let store = find(&caller, &path, Scope::Query)?;
+    let etag = format!("\"{}\"", store.newest().number);
+    Ok(([(header::ETAG, etag)], Json(shown(&app, &store, caller.needs(Scope::Edit).is_ok()))).into_response())
+}
+
+/// Deletes a metric store: what it was still owed is cancelled.
+#[utoipa::path(delete, path = "/api/v1/projects/{project}/metric-stores/{store}", params(("project" = String, Path), ("store" = String, Path)), responses((status = 204)))]
+pub(crate) async fn delete(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+    change(&app, &caller, &path, |app, project, name, actor, now| app.catalog.delete_store(project, name, actor, now)).await
+}
+
+/// Stops sending; points go on becoming due.
+#[utoipa::path(post, path = "/api/v1/projects/{project}/metric-stores/{store}/pause", params(("project" = String, Path), ("store" = String, Path)), responses((status = 204)))]
+pub(crate) async fn pause(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+    change(&app, &caller, &path, |app, project, name, actor, now| app.catalog.pause_store(project, name, true, actor, now)).await
+}
+
+/// Goes on sending, oldest window first.
+#[utoipa::path(post, path = "/api/v1/projects/{project}/metric-stores/{store}/resume", params(("project" = String, Path), ("store" = String, Path)), responses((status = 204)))]
+pub(crate) async fn resume(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+    change(&app, &caller, &path, |app, project, name, actor, now| app.catalog.pause_store(project, name, false, actor, now)).await
+}
+
+/// Gives a pull store a new URL; the old one is unknown at once.
+#[utoipa::path(post, path = "/api/v1/projects/{project}/metric-stores/{store}/rotate", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
+pub(crate) async fn rotate(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<Json<Json_>, Refusal> {
+    let store = find(&caller, &path, Scope::Edit)?;
+    if ::adapters::is_push(&store.newest().settings.adapter) {
+        return Err(Refusal::invalid("store", "only a store that is read by URL has one to rotate"));
+    }
+    change(&app, &caller, &path, |app, project, name, actor, now| app.catalog.rotate_pull_secret(project, name, actor, now)).await?;
+    let snapshot = app.catalog.published();
+    let rotated = snapshot.store_by_id(store.id).ok_or_else(|| Refusal::missing("such store any more: it was deleted meanwhile"))?;
+    Ok(Json(shown(&app, rotated, true)))
+}
+
+/// Tries what is sealed and not yet sent at once.
+#[utoipa::path(post, path = "/api/v1/projects/{project}/metric-stores/{store}/send-now", params(("project" = String, Path), ("store" = String, Path)), responses((status = 202)))]
+pub(crate) async fn send_now(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+    let store = find(&caller, &path, Scope::Edit)?;
+    app.export.send_now(store.id);
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// How it is going: computed from the ledger, never stored.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}/status", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
+pub(crate) async fn status(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<Json<Json_>, Refusal> {
+    let store = find(&caller, &path, Scope::Query)?;
+    let settings = &store.newest().settings;
+    let (id, project, period) = (store.id, store.project, settings.period);
+    let (ledger, (open_windows, oldest), attempts, read, newest) = app
+        .catalog(move |app, _| {
+            let catalog = &app.catalog;
+            Ok((catalog.ledger(id)?, catalog.backlog(id)?, catalog.attempts(id, 30)?, catalog.pull_read(id)?, catalog.newest_sealed(project, period)?))
+        })
+        .await?;
+    let push = ::adapters::is_push(&settings.adapter);
+    let now = app.reports.now();
+    let state = if !settings.enabled {
+        json!({"state": "disabled"})
+    } else if push {
+        json!(app.export.phase(id))
+    } else {
+        json!({"state": pull_state(read.as_ref().map(|read| read.at), now.secs(), period)})
+    };
+    Ok(Json(json!({
+        "adapter": settings.adapter, "period": period.secs(), "status": state,
+        "newest_sealed_window": newest.map(|window| window.start_secs()),
+        "next_window_end": period.window_at(now).end_secs(),
+        "points": ledger, "imbalance": ledger.imbalance().to_string(),
+        "open_windows": open_windows, "oldest_open_window": oldest,
+        "last_success": push.then(|| app.export.delivery_figures(id).last_success).filter(|at| *at > 0),
+        "last_read": read, "attempts": attempts,
+    })))
+}
+
+/// The newest windows with the fate of their points.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}/deliveries", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = [serde_json::Value])))]
+pub(crate) async fn deliveries(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<Json<Vec<Delivery>>, Refusal> {
+    let id = find(&caller, &path, Scope::Query)?.id;
+    Ok(Json(app.catalog(move |app, _| app.catalog.deliveries(id, 0, i64::MAX as u64, 100)).await?))
+}
+
+/// The account of a span, window by window, and its sum.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}/ledger", params(("project" = String, Path), ("store" = String, Path), Span), responses((status = 200, body = serde_json::Value)))]
+pub(crate) async fn ledger(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+    Query(span): Query<Span>,
+) -> Result<Json<Json_>, Refusal> {
+    let id = find(&caller, &path, Scope::Query)?.id;
+    let (from, to) = (span.from.unwrap_or(0), span.to.unwrap_or(i64::MAX as u64));
+    let (windows, all) = app.catalog(move |app, _| Ok((app.catalog.deliveries(id, from, to, 10_000)?, app.catalog.ledger(id)?))).await?;
+    let mut sum = Ledger::default();
+    for points in windows.iter().map(|window| window.points) {
+        sum.due += points.due;
+        sum.confirmed += points.confirmed;
+        sum.sent += points.sent;
+        sum.refused += points.refused;
+        sum.excluded += points.excluded;
+        sum.open += points.open;
+        sum.expired += points.expired;
+        sum.cancelled += points.cancelled;
+    }
+    Ok(Json(json!({"windows": windows, "sum": sum, "all_time": all, "imbalance": all.imbalance().to_string()})))
+}
+
+/// What the newest sealed window looks like on this store's wire: made by the very encoder that sends, secrets masked.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}/preview", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
+pub(crate) async fn preview(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<Json<Json_>, Refusal> {
+    let store = find(&caller, &path, Scope::Query)?;
+    let newest = store.newest();
+    let adapter = Adapter::parse(&newest.settings.adapter, &store.fields(newest))?;
+    if let Some(pull) = adapter.as_pull() {
+        let page = app.export.page(&store).await?.ok_or_else(not_sealed)?;
+        let rendered = pull.render(&page, &::adapters::Accept::read(None));
+        let (body, cut) = shown_body(&rendered.body);
+        return Ok(Json(json!({
+            "window_start": page.window.start_secs(), "series": page.series.len(), "content_type": rendered.content_type,
+            "bytes": rendered.body.len(), "body": body, "cut": cut,
+        })));
+    }
+    let (shared, owned) = (app.clone(), store.clone());
+    let batch = app.catalog(move |_, _| shared.export.newest_batch(&owned)).await?.ok_or_else(not_sealed)?;
+    let push = adapter.as_push().ok_or_else(not_sealed)?;
+    let encoded = push.encode(&batch);
+    let requests: Vec<Json_> = encoded.payloads.iter().map(|payload| shown_request(&push.request(payload), &payload.body(), payload.points().count())).collect();
+    let excluded: Vec<Json_> = encoded.excluded.iter().map(|one| json!({"series": batch.points[one.point as usize].series, "reason": one.reason})).collect();
+    Ok(Json(json!({
+        "window_start": batch.window.start_secs(), "points": batch.points.len(), "requests": requests, "excluded": excluded, "notes": encoded.notes,
+    })))
+}
+
+fn not_sealed() -> Refusal {
+    Refusal::new(StatusCode::CONFLICT, "", "no window is sealed for this store yet; the first is after one whole period")
+}
+
+fn shown_request(outgoing: &Outgoing, body: &[u8], points: usize) -> Json_ {
+    let (text, cut) = shown_body(body);
+    match outgoing {
+        Outgoing::Http(request) => json!({
+            "request": format!("{} {}", request.method, request.masked_url()),
+            "headers": request.headers.iter().map(|(name, value)| format!("{name}: {}", value.masked())).collect::<Vec<_>>(),
+            "points": points, "bytes": body.len(), "body": text, "cut": cut,
+        }),
+        Outgoing::Tcp(lines) => json!({
+            "request": format!("TCP {}:{}{}", lines.host, lines.port, if lines.tls { " (TLS)" } else { "" }),
+            "points": points, "bytes": body.len(), "body": text, "cut": cut,
+        }),
+    }
+}
+
+fn shown_body(body: &[u8]) -> (String, bool) {
+    let cut = &body[..body.len().min(PREVIEW_BYTES)];
+    (String::from_utf8_lossy(cut).into_owned(), cut.len() < body.len())
+}
+
+/// A pull store that nobody has read for three periods is not being pulled (metric-stores 5.7).
+fn pull_state(last_read: Option<u64>, now: u64, period: Period) -> &'static str {
+    match last_read {
+        None => "never-read",
+        Some(at) if now.saturating_sub(at) > 3 * u64::from(period.secs()) => "not-read",
+        Some(_) => "read",
+    }
+}
+
+fn find(caller: &Caller, (project, name): &(String, String), scope: Scope) -> Result<Store, Refusal> {
+    let project = caller.project(project, scope)?;
+    caller.snapshot().store(project.id, name).cloned().ok_or_else(|| Refusal::missing(&format!("metric store {name:?}")))
+}
+
+async fn change(
+    app: &Arc<App>,
+    caller: &Caller,
+    (project, name): &(String, String),
+    edit: impl FnOnce(&App, ProjectId, &str, &str, catalog::Now<'_>) -> Result<(), catalog::CatalogError> + Send + 'static,
+) -> Result<StatusCode, Refusal> {
+    let project = caller.project(project, Scope::Edit)?.id;
+    let (actor, name) = (caller.name(), name.clone());
+    app.catalog(move |app, now| edit(app, project, &name, &actor, now)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A store as it is shown: secrets only as "is set", but for a pull store's own URL and credentials, which editors may see.
+fn shown(app: &App, store: &Store, editor: bool) -> Json_ {
+    let newest = store.newest();
+    let settings = &newest.settings;
+    let mut body = Map::new();
+    body.insert("name".into(), json!(store.name));
+    body.insert("adapter".into(), json!(settings.adapter));
+    body.insert("period".into(), json!(settings.period.secs()));
+    body.insert("sets".into(), json!(settings.sets));
+    body.insert("prefix".into(), json!(settings.prefix));
+    body.insert("labels".into(), json!(settings.labels));
+    body.insert("horizon".into(), json!(settings.horizon_secs));
+    body.insert("enabled".into(), json!(settings.enabled));
+    body.insert("paused".into(), json!(store.paused));
+    body.insert("revision".into(), json!(newest.number));
+    body.insert("first_window_start".into(), json!(settings.period.first_window_from(newest.begins).start_secs()));
+    body.extend(settings.fields.clone());
+    body.insert("secrets_set".into(), json!(store.adapter_secrets().map(|(name, _)| name).collect::<Vec<_>>()));
+    if let Some(secret) = caller_may_see(editor, app, store) {
+        let url = app.public(&format!("pull/{secret}/metrics"));
+        let username = settings.fields.get("username").cloned();
+        body.extend(store.adapter_secrets().map(|(name, secret)| (name.clone(), json!(secret.reveal()))));
+        if let Ok(Adapter::Prometheus(prometheus)) = Adapter::parse(&settings.adapter, &store.fields(newest)) {
+            body.insert("scrape_config".into(), json!(prometheus.scrape_config(&url, settings.period, &store.name)));
+        }
+        body.insert("username".into(), username.unwrap_or(Json_::Null));
+        body.insert("url".into(), json!(url));
+    }
+    Json_::Object(body)
+}
+
+fn caller_may_see(editor: bool, app: &App, store: &Store) -> Option<String> {
+    let snapshot = app.catalog.published();
+    snapshot.pull_secret(store.id).filter(|_| editor).map(|secret| secret.reveal().to_owned())
+}
+
+/// Checks a store as a person sent it: every fault named by its field, or a draft to save and warnings.
+fn check(app: &App, project_sets: &[String], known: Option<&Store>, mut body: Map<String, Json_>) -> Result<(StoreDraft, Vec<String>), Refusal> {
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let common: Map<String, Json_> = COMMON.iter().filter_map(|name| body.remove(*name).map(|value| ((*name).to_owned(), value))).collect();
+    let adapter = common.get("adapter").and_then(Json_::as_str).unwrap_or_default().to_owned();
+    let Some(description) = ::adapters::description(&adapter) else {
+        let names: Vec<&str> = ::adapters::descriptions().iter().map(|one| one.name).collect();
+        return Err(Refusal::invalid("adapter", format!("must be one of {}", names.join(", "))));
+    };
+    if known.is_some_and(|known| known.newest().settings.adapter != adapter) {
+        return Err(Refusal::invalid("adapter", "cannot be changed; make another store"));
+    }
+    let period = match common.get("period").map(read_period) {
+        None => {
+            problems.push(Problem::new("period", "is missing; 60 is usual"));
+            None
+        }
+        Some(Ok(period)) => Some(period),
+        Some(Err(detail)) => {
+            problems.push(Problem::new("period", detail));
+            None
+        }
+    };
+    let sets: Vec<String> = match common.get("sets").cloned().map(serde_json::from_value) {
+        None => Vec::new(),
+        Some(Ok(sets)) => sets,
+        Some(Err(_)) => {
+            problems.push(Problem::new("sets", "must be a list of metric set names"));
+            Vec::new()
+        }
+    };
+    warnings.extend(sets.iter().filter(|set| !project_sets.contains(set)).map(|set| format!("there is no metric set {set:?} yet; it will be exported once it is made")));
+    let prefix = match common.get("prefix") {
+        None => PREFIX.to_owned(),
+        Some(Json_::String(prefix)) if !prefix.is_empty() && prefix.len() <= 128 && !prefix.chars().any(char::is_control) => prefix.clone(),
+        Some(_) => {
+            problems.push(Problem::new("prefix", "must be text of 1 to 128 bytes without control characters"));
+            String::new()
+        }
+    };
+    let labels: BTreeMap<String, String> = match common.get("labels").cloned().map(serde_json::from_value::<BTreeMap<String, String>>) {
+        None => BTreeMap::new(),
+        Some(Ok(labels)) if labels.len() <= MAX_LABELS && labels.iter().all(|(name, value)| !name.is_empty() && name.len() <= 128 && value.len() <= 256) => labels,
+        Some(_) => {
+            problems.push(Problem::new("labels", format!("must be an object of at most {MAX_LABELS} short texts")));
+            BTreeMap::new()
+        }
+    };
+    let horizon_secs = match common.get("horizon") {
+        None => HORIZON_SECS,
+        Some(value) => value.as_u64().filter(|seconds| (1..=HORIZON_SECS).contains(seconds)).unwrap_or_else(|| {
+            problems.push(Problem::new("horizon", format!("must be 1 to {HORIZON_SECS} seconds")));
+            HORIZON_SECS
+        }),
+    };
+    let enabled = match common.get("enabled") {
+        None => true,
+        Some(value) => value.as_bool().unwrap_or_else(|| {
+            problems.push(Problem::new("enabled", "must be true or false"));
+            true
+        }),
+    };
+
+    // Secrets come and go apart from the other fields: one left out is kept, null clears it.
+    let mut secrets = SecretEdits::new();
+    for field in description.fields.iter().filter(|field| field.is_secret()) {
+        match body.remove(field.name) {
+            None => {}
+            Some(Json_::Null) => drop(secrets.insert(field.name.to_owned(), None)),
+            Some(Json_::String(text)) => drop(secrets.insert(field.name.to_owned(), Some(Secret::new(text)))),
+            Some(_) => problems.push(Problem::new(field.name, "must be text, or null to clear it")),
+        }
+    }
+    let mut whole = body.clone();
+    if let Some(known) = known {
+        whole.extend(known.adapter_secrets().map(|(name, secret)| (name.clone(), json!(secret.reveal()))));
+    }
+    for (name, secret) in &secrets {
+        match secret {
+            Some(secret) => drop(whole.insert(name.clone(), json!(secret.reveal()))),
+            None => drop(whole.remove(name)),
+        }
+    }
+    match Adapter::parse(&adapter, &whole) {
+        Err(found) => problems.extend(found),
+        Ok(parsed) => {
+            if let Some(problem) = period.and_then(|period| parsed.check_period(period).err()) {
+                problems.push(problem);
+            }
+            problems.extend(check_target(app, &parsed));
+            problems.extend(check_kept_secrets(known, &adapter, &parsed, &secrets));
+        }
+    }
+    let Some(period) = period.filter(|_| problems.is_empty()) else { return Err(Refusal::from(problems)) };
+    if 86_400 % period.secs() != 0 {
+        warnings.push(format!("{} s does not divide a day: windows drift against the hours of a clock", period.secs()));
+    }
+    let settings = StoreSettings { adapter, period, sets, prefix, labels, horizon_secs, enabled, fields: body };
+    Ok((StoreDraft { settings, secrets, pull: description.is_pull() }, warnings))
+}
+
+/// Whether we would ever be allowed to connect there; names are judged again, by every address, at each connect.
+fn check_target(app: &App, adapter: &Adapter) -> Option<Problem> {
+    let push = adapter.as_push()?;
+    let (field, host, port) = push.address();
+    app.egress.check_host(field, &host, port).err()
+}
+
+/// A stored secret may not be sent to another host than the one it was given for.
+fn check_kept_secrets(known: Option<&Store>, name: &str, parsed: &Adapter, edits: &SecretEdits) -> Vec<Problem> {
+    let Some(known) = known else { return Vec::new() };
+    let before = Adapter::parse(name, &known.fields(known.newest()));
+    let address = |adapter: &Adapter| adapter.as_push().map(|push| push.address()).map(|(_, host, _)| host);
+    let moved = before.is_ok_and(|before| address(&before) != address(parsed));
+    let kept = known.adapter_secrets().filter(|(field, _)| !edits.contains_key(*field));
+    kept.filter(|_| moved).map(|(field, _)| Problem::new(field.clone(), "give it again: the host has changed, and a stored secret goes to no other host")).collect()
+}
+
+/// `60`, `"60"`, `"60s"`, `"1m"`, `"1h"`.
+fn read_period(value: &Json_) -> Result<Period, String> {
+    let wrong = || format!("must be whole seconds from 1 to {}, such as 60, \"60s\" or \"1m\"", Period::MAX_SECS);
+    let seconds = match value {
+        Json_::Number(number) => number.as_u64(),
+        Json_::String(text) => {
+            let (digits, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+                Some(digits) => (digits, if text.ends_with('s') { 1 } else if text.ends_with('m') { 60 } else { 3_600 }),
+                None => (text.as_str(), 1),
+            };
+            digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit())).and_then(|n| n.checked_mul(unit))
+        }
+        _ => None,
+    };
+    seconds.and_then(|seconds| u32::try_from(seconds).ok()).and_then(Period::new).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_are_whole_seconds_up_to_a_day() {
+        for (value, seconds) in [
+            (json!(60), Some(60)),
+            (json!("60"), Some(60)),
+            (json!("60s"), Some(60)),
+            (json!("1m"), Some(60)),
+            (json!("24h"), Some(86_400)),
+            (json!(1), Some(1)),
+            (json!(0), None),
+            (json!(-1), None),
+            (json!(0.5), None),
+            (json!("0.5m"), None),
+            (json!("+5"), None),
+            (json!(86_401), None),
+            (json!(4_294_967_297u64), None),
+            (json!("99999999999999999999h"), None),
+            (json!("1d"), None),
+            (json!(null), None),
+            (json!([60]), None),
+        ] {
+            assert_eq!(read_period(&value).ok().map(Period::secs), seconds, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_pull_store_unread_for_three_periods_is_not_being_pulled() {
+        let period = Period::new(10).expect("legal");
+        assert_eq!(pull_state(None, 100, period), "never-read");
+        assert_eq!(pull_state(Some(70), 100, period), "read");
+        assert_eq!(pull_state(Some(69), 100, period), "not-read");
+    }
+}

@@ -1,0 +1,78 @@
+//! Every route on one screen. Handlers are one file a noun; submission URLs take many forms and are told apart in `submit`.
+
+mod adapters;
+mod health;
+mod home;
+mod metric_sets;
+mod metric_stores;
+mod openapi;
+mod projects;
+mod pull;
+mod query;
+mod submit;
+mod tokens;
+
+use crate::app::App;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use axum::routing::{delete, get, post, put};
+use std::sync::Arc;
+
+pub(crate) use openapi::document;
+
+/// Largest body of our own API, in bytes; submissions have their own limits.
+const API_BODY_BYTES: usize = 1 << 20;
+
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let of_project = Router::new()
+        .route("/", get(projects::show))
+        .route("/attributes", get(projects::attributes))
+        .route("/reports/{tx}", get(projects::report))
+        .route("/query", post(query::run))
+        .route("/metric-sets", get(metric_sets::list))
+        .route("/metric-sets/{set}", put(metric_sets::put_set).get(metric_sets::show_set).delete(metric_sets::delete_set))
+        .route(
+            "/metric-sets/{set}/metrics/{metric}",
+            put(metric_sets::put_metric).get(metric_sets::show_metric).delete(metric_sets::delete_metric),
+        )
+        .route("/metric-stores", get(metric_stores::list))
+        .route("/metric-stores/{store}", put(metric_stores::put).get(metric_stores::show).delete(metric_stores::delete))
+        .route("/metric-stores/{store}/status", get(metric_stores::status))
+        .route("/metric-stores/{store}/deliveries", get(metric_stores::deliveries))
+        .route("/metric-stores/{store}/ledger", get(metric_stores::ledger))
+        .route("/metric-stores/{store}/preview", get(metric_stores::preview))
+        .route("/metric-stores/{store}/send-now", post(metric_stores::send_now))
+        .route("/metric-stores/{store}/pause", post(metric_stores::pause))
+        .route("/metric-stores/{store}/resume", post(metric_stores::resume))
+        .route("/metric-stores/{store}/rotate", post(metric_stores::rotate));
+    let api = Router::new()
+        .route("/projects", get(projects::list).post(projects::create))
+        .nest("/projects/{project}", of_project)
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{id}", delete(tokens::revoke))
+        .route("/adapters", get(adapters::list))
+        .layer(DefaultBodyLimit::max(API_BODY_BYTES));
+    Router::new()
+        .route("/", get(home::page))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/api/openapi.json", get(openapi::show))
+        .nest("/api/v1", api)
+        .route("/pull/{secret}/metrics", get(pull::metrics))
+        .fallback(submit::any)
+        .with_state(app)
+        .layer(axum::middleware::map_response(harden))
+}
+
+/// Headers that every reply carries: nothing here is a page to be framed, sniffed or kept by a proxy.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    response
+}

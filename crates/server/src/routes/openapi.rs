@@ -1,0 +1,56 @@
+//! The OpenAPI document, made from the handlers themselves.
+
+use axum::Json;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Crashmeter", description = "Crash reports in, exact time-series metrics out.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    paths(
+        super::adapters::list,
+        super::metric_sets::list,
+        super::metric_sets::show_set,
+        super::metric_sets::put_set,
+        super::metric_sets::delete_set,
+        super::metric_sets::put_metric,
+        super::metric_sets::show_metric,
+        super::metric_sets::delete_metric,
+        super::metric_stores::list,
+        super::metric_stores::put,
+        super::metric_stores::show,
+        super::metric_stores::delete,
+        super::metric_stores::status,
+        super::metric_stores::deliveries,
+        super::metric_stores::ledger,
+        super::metric_stores::preview,
+        super::metric_stores::send_now,
+        super::metric_stores::pause,
+        super::metric_stores::resume,
+        super::metric_stores::rotate,
+        super::projects::list,
+        super::projects::create,
+        super::projects::show,
+        super::projects::attributes,
+        super::projects::report,
+        super::query::run,
+        super::tokens::list,
+        super::tokens::create,
+        super::tokens::revoke,
+    )
+)]
+struct Api;
+
+/// The document as served at `/api/openapi.json`.
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Api::openapi();
+    document.info.version = crate::VERSION.to_owned();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A token of scope query, edit or admin.")).build();
+    document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
+    document.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+    document
+}
+
+pub(crate) async fn show() -> Json<utoipa::openapi::OpenApi> {
+    Json(document())
+}

@@ -1,0 +1,117 @@
+//! Pages that scrapers read: one sealed window, whole, behind an address that cannot be guessed.
+//!
+//! An unknown, rotated or deleted address is 404 whatever else is wrong; credentials are asked for only at a known one.
+
+use crate::app::App;
+use crate::reply::Refusal;
+use ::adapters::{Accept, Adapter};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use catalog::{Store, token_hash};
+use std::io::Write;
+use std::sync::Arc;
+
+/// Pages from this size on are worth compressing, in bytes.
+const GZIP_FROM: usize = 1_024;
+
+/// The Prometheus page of a store.
+pub(crate) async fn metrics(State(app): State<Arc<App>>, Path(secret): Path<String>, request: Request) -> Response {
+    let unknown = || (StatusCode::NOT_FOUND, "there is nothing at this address\n").into_response();
+    let snapshot = app.catalog.published();
+    // Found by hash: how long it takes says nothing about how much of a guess was right.
+    let Some(store) = snapshot.pulls.get(&token_hash(&secret)).and_then(|id| snapshot.store_by_id(*id)) else { return unknown() };
+    if store.newest().settings.adapter != "prometheus" {
+        return unknown();
+    }
+    match page(&app, store, &request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn page(app: &Arc<App>, store: &Store, request: &Request) -> Result<Response, Refusal> {
+    let newest = store.newest();
+    let adapter = Adapter::parse(&newest.settings.adapter, &store.fields(newest))?;
+    let Some(pull) = adapter.as_pull() else { return Err(Refusal::missing("page of this store")) };
+    let headers = request.headers();
+    if !pull.authorises(text(headers, header::AUTHORIZATION.as_str())) {
+        let challenge = [(header::WWW_AUTHENTICATE, pull.challenge())];
+        return Ok((StatusCode::UNAUTHORIZED, challenge, "the user name, password or token is wrong\n").into_response());
+    }
+    let page = app.export.page(store).await?;
+    let Some(page) = page.filter(|_| newest.settings.enabled) else {
+        let retry = [(header::RETRY_AFTER, newest.settings.period.secs().to_string())];
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, retry, "no window is sealed yet; the first page comes after one period\n").into_response());
+    };
+    let rendered = pull.render(&page, &Accept::read(text(headers, header::ACCEPT.as_str())));
+    let etag = format!("\"{}\"", hex::encode(&token_hash_of(&rendered.body)[..16]));
+    if request.method() == Method::GET {
+        record(app, store, &page, request, rendered.body.len());
+    }
+    let content_type = HeaderValue::from_str(&rendered.content_type).map_err(|error| Refusal::internal(&error))?;
+    let etag = HeaderValue::from_str(&etag).map_err(|error| Refusal::internal(&error))?;
+    let wants_gzip = text(headers, header::ACCEPT_ENCODING.as_str()).is_some_and(takes_gzip);
+    let body = if wants_gzip && rendered.body.len() >= GZIP_FROM { gzip(&rendered.body) } else { None };
+    let mut response = match body {
+        Some(body) => ([(header::CONTENT_ENCODING, "gzip")], body).into_response(),
+        None => rendered.body.into_response(),
+    };
+    let out = response.headers_mut();
+    out.insert(header::CONTENT_TYPE, content_type);
+    out.insert(header::ETAG, etag);
+    out.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    Ok(response)
+}
+
+/// Remembers the read off the request's path; a read that cannot be recorded is still a read.
+fn record(app: &Arc<App>, store: &Store, page: &model::Page, request: &Request, bytes: usize) {
+    let agent = text(request.headers(), header::USER_AGENT.as_str()).unwrap_or("unnamed reader");
+    let agent: String = agent.chars().filter(|c| !c.is_control()).take(100).collect();
+    let reader = match crate::http::peer(request) {
+        Some(peer) => format!("{} {agent}", peer.ip()),
+        None => agent,
+    };
+    let (app, id, window) = (app.clone(), store.id, page.window);
+    tokio::spawn(async move {
+        let recorded = app.catalog(move |app, now| app.catalog.record_read(id, window, now(), &reader, bytes as u64)).await;
+        if let Err(error) = recorded {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot record a read");
+        }
+    });
+}
+
+fn token_hash_of(body: &[u8]) -> [u8; 32] {
+    catalog::content_hash(body)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Whether gzip is among the accepted encodings and not refused by `q=0`.
+fn takes_gzip(accept: &str) -> bool {
+    accept.split(',').any(|one| {
+        let (name, q) = one.split_once(';').unwrap_or((one, ""));
+        let refused = matches!(q.trim().strip_prefix("q=").map(str::parse::<f64>), Some(Ok(q)) if q == 0.0);
+        matches!(name.trim(), "gzip" | "*") && !refused
+    })
+}
+
+fn gzip(body: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 8), flate2::Compression::fast());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::takes_gzip;
+
+    #[test]
+    fn gzip_is_sent_only_to_those_who_take_it() {
+        for (accept, takes) in [("gzip", true), ("gzip, deflate", true), ("br, gzip;q=0.5", true), ("gzip;q=0", false), ("identity", false), ("*", true)] {
+            assert_eq!(takes_gzip(accept), takes, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The door for reports: every URL form that SDKs use, their bodies, CORS for browsers, and the exact replies they need.
+//!
+//! The token alone decides the project. Nothing of a body is read before the token is known, and bytes are bounded before and
+//! after inflating.
+
+use crate::app::App;
+use crate::reply::refused_submission;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use catalog::{Scope, token_hash};
+use http_body_util::BodyExt;
+use ingest::{Format, Rejection, Submission};
+use model::{ProjectId, Tx};
+use reports::{AppendError, Receipt};
+use serde_json::{Value as Json_, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How long a whole body may take; the SDKs themselves give up after 4 to 15 s (backtrace-api 1.7).
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a submission waits for memory before it is told to come back.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bodies from this size on are read on a thread of their own, so that they delay no other connection.
+const LARGE_BODY: usize = 256 << 10;
+
+/// What a submission's address says.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    token: String,
+    format: Option<String>,
+    query: Vec<(String, String)>,
+}
+
+/// Everything that no other route takes: submissions, their CORS preflights, and addresses that do not exist.
+pub(crate) async fn any(State(app): State<Arc<App>>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let query = read_query(request.uri().query().unwrap_or(""));
+    let Some(target) = read_target(&path, query) else {
+        return (StatusCode::NOT_FOUND, Json(json!({"error": {"code": 404, "message": "there is nothing at this address"}}))).into_response();
+    };
+    let mut response = match *request.method() {
+        Method::OPTIONS => preflight(request.headers()),
+        Method::POST => match submit(&app, target, request).await {
+            Ok(body) => Json(body).into_response(),
+            Err(refused) => refused.into_response(&app),
+        },
+        _ => {
+            let mut response = refused_submission(StatusCode::METHOD_NOT_ALLOWED, "reports are submitted by POST");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+            response
+        }
+    };
+    // Pages of any origin may report; the token in the URL is the only credential, so no cookie is at stake.
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// A submission that was not taken.
+struct Refused {
+    status: StatusCode,
+    reason: &'static str,
+    message: String,
+    project: Option<ProjectId>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Refused {
+        Refused { status, reason, message: message.into(), project: None }
+    }
+
+    fn of(self, project: ProjectId) -> Refused {
+        Refused { project: Some(project), ..self }
+    }
+
+    fn into_response(self, app: &App) -> Response {
+        app.intake.refuse(self.project, self.reason, app.reports.now());
+        tracing::info!(status = self.status.as_u16(), reason = self.reason, project = self.project.map(|project| project.0), "submission refused");
+        let mut response = refused_submission(self.status, &self.message);
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE || self.status == StatusCode::REQUEST_TIMEOUT {
+            // The rest of the body is not read, so the connection cannot be used again.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Refused {
+        let status = StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST);
+        Refused::new(status, rejection.reason.label(), rejection.problem.to_string())
+    }
+}
+
+async fn submit(app: &Arc<App>, target: Target, request: Request) -> Result<Json_, Refused> {
+    let project = project_of(app, &target)?;
+    accept(app, project, target, request).await.map_err(|refused| refused.of(project))
+}
+
+fn project_of(app: &App, target: &Target) -> Result<ProjectId, Refused> {
+    if target.token.is_empty() {
+        return Err(Refused::new(StatusCode::FORBIDDEN, "no_token", "the URL has no token; use the submission URL of your project"));
+    }
+    let unknown = || Refused::new(StatusCode::FORBIDDEN, "unknown_token", "invalid token: it is unknown here or was revoked");
+    let snapshot = app.catalog.published();
+    let access = snapshot.tokens.get(&token_hash(&target.token)).ok_or_else(unknown)?;
+    match (access.scope, access.project) {
+        (Scope::Submit, Some(project)) => Ok(project),
+        // People's tools send their own token and name the project.
+        (Scope::Edit | Scope::Admin, bound) => {
+            let named = parameter(&target.query, "project").and_then(|name| snapshot.project(name)).map(|project| project.id);
+            named.filter(|named| bound.is_none_or(|bound| bound == *named)).ok_or_else(unknown)
+        }
+        _ => Err(unknown()),
+    }
+}
+
+async fn accept(app: &Arc<App>, project: ProjectId, target: Target, request: Request) -> Result<Json_, Refused> {
+    let headers = request.headers().clone();
+    let (body, memory) = read_body(app, request.into_body()).await?;
+    let large = body.len() >= LARGE_BODY;
+    let (app, shared) = (app.clone(), app.clone());
+    let read = move || {
+        let _memory = &memory;
+        read_submission(&shared, &target, &headers, &body)
+    };
+    let work = if large { tokio::task::spawn_blocking(read).await.expect("a panic while parsing stops the request") } else { read() }?;
+    match work {
+        Work::Report { report, sync } => {
+            let size = report.raw.len();
+            let receipt = app.reports.append(project, report).await.map_err(|error| unavailable(&error))?;
+            app.intake.accept(receipt.duplicate);
+            tracing::debug!(project = project.0, tx = receipt.tx.0, duplicate = receipt.duplicate, bytes = size, "report accepted");
+            Ok(report_reply(project, &receipt, sync))
+        }
+        Work::Late { object, attachment } => {
+            let missing = || Refused::new(StatusCode::NOT_FOUND, "wrong_value", format!("object: there is no report {object:?} in this project"));
+            let tx = Tx::read(&object, project).ok_or_else(missing)?;
+            match app.reports.attach(project, tx, attachment).await {
+                Ok(stored) => Ok(json!({
+                    "response": "ok", "_rxid": tx.receipt(project).to_string(), "attachment_name": stored.name,
+                    "attachment_id": format!("{:x}", stored.id), "object": tx.hex(),
+                })),
+                Err(AppendError::NoSuchReport) => Err(missing()),
+                Err(error) => Err(unavailable(&error)),
+            }
+        }
+    }
+}
+
+enum Work {
+    Report { report: model::NewReport, sync: bool },
+    Late { object: String, attachment: model::NewAttachment },
+}
+
+fn read_submission(app: &App, target: &Target, headers: &HeaderMap, body: &[u8]) -> Result<Work, Refused> {
+    let encoding = headers.get_all(header::CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
+    let body = ingest::inflate(&encoding, body, &app.limits)?;
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let format = match &target.format {
+        Some(word) => Format::read(word)?,
+        // `morgue attachment add` names no format; only a late attachment can do without.
+        None if parameter(&target.query, "object").is_some() => Format::Json,
+        None => return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unsupported_format", "format: is missing; add format=json")),
+    };
+    let submission = Submission { format, content_type, query: &target.query, body: &body };
+    if let Some(object) = submission.late_object() {
+        return Ok(Work::Late { object: object.to_owned(), attachment: ingest::parse_late(&submission, &app.limits)? });
+    }
+    let parsed = ingest::parse(&submission, &app.limits)?;
+    Ok(Work::Report { report: parsed.report, sync: parsed.options.sync })
+}
+
+/// Reads the body within the limits, holding permits for the bytes until they are parsed.
+async fn read_body(app: &Arc<App>, body: Body) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Refused> {
+    let limit = app.limits.total_bytes;
+    let too_large =
+        || Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body is larger than {limit} bytes; send fewer or smaller attachments"));
+    let busy = || Refused::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many submissions are being read; try again soon");
+    let read = async {
+        let mut body = body;
+        let (mut bytes, mut held): (Vec<u8>, Option<OwnedSemaphorePermit>) = (Vec::new(), None);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "wrong_value", "the body ended early or is not framed rightly"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > limit {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&data);
+            // Twice the bytes: what is parsed from them lives beside them.
+            let (wanted, have) = (bytes.len() * 2 / 1024 + 1, held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+            if wanted > have {
+                let more = app.inflight.clone().acquire_many_owned((wanted - have) as u32);
+                let more = tokio::time::timeout(MEMORY_TIMEOUT, more).await.map_err(|_| busy())?.expect("the semaphore is never closed");
+                match &mut held {
+                    Some(held) => held.merge(more),
+                    None => held = Some(more),
+                }
+            }
+        }
+        Ok((bytes, held))
+    };
+    let late = || Refused::new(StatusCode::REQUEST_TIMEOUT, "timed_out", format!("the body took longer than {} s", BODY_TIMEOUT.as_secs()));
+    tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(|_| late())?
+}
+
+/// Exactly 200 with `_rxid` is success to every SDK; `_mod_sync` asks for more.
+fn report_reply(project: ProjectId, receipt: &Receipt, sync: bool) -> Json_ {
+    let mut reply = json!({"response": "ok", "_rxid": receipt.tx.receipt(project).to_string()});
+    if sync {
+        reply["object"] = json!(receipt.tx.hex());
+        reply["fingerprint"] = json!(receipt.fingerprint);
+        reply["unique"] = json!(receipt.first_of_fingerprint);
+    }
+    reply
+}
+
+fn unavailable(error: &AppendError) -> Refused {
+    tracing::warn!(error = error as &dyn std::error::Error, "report not kept");
+    match error {
+        AppendError::Busy => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the log is busy; try again soon"),
+        _ => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "log", "the report could not be stored; try again later"),
+    }
+}
+
+/// A browser asks before it sends JSON to another origin; no token is asked for here (backtrace-api 1.8a).
+fn preflight(_headers: &HeaderMap) -> Response {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "POST, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "content-type, content-encoding"),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// Tells submission addresses from others: `/post` and `/api/post` with parameters, `/{universe}/{token}/{format}`, and that
+/// last form behind any prefix that ends in `submit.backtrace.io/`. Doubled slashes count as one.
+fn read_target(path: &str, query: Vec<(String, String)>) -> Option<Target> {
+    let path = path.split_once("submit.backtrace.io/").map_or(path, |(_, rest)| rest);
+    let pieces: Vec<&str> = path.split('/').filter(|piece| !piece.is_empty()).collect();
+    let given = |name| parameter(&query, name).map(str::to_owned);
+    match pieces.as_slice() {
+        ["post"] | ["api", "post"] => Some(Target { token: given("token").unwrap_or_default(), format: given("format"), query }),
+        [_universe, token, format] if token.len() == 64 && token.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            Some(Target { token: (*token).to_owned(), format: Some((*format).to_owned()), query })
+        }
+        _ => None,
+    }
+}
+
+fn read_query(query: &str) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}
+
+fn parameter<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    query.iter().rev().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
+
+    #[test]
+    fn every_url_form_of_the_sdks_is_understood() {
+        for (path, query, expected) in [
+            (format!("/main/{TOKEN}/json"), "", Some((TOKEN, Some("json")))),
+            (format!("/submit.backtrace.io/main/{TOKEN}/minidump"), "guid=1", Some((TOKEN, Some("minidump")))),
+            (format!("/crashes/submit.backtrace.io/main/{TOKEN}/json"), "", Some((TOKEN, Some("json")))),
+            ("/post".into(), "format=json&token=abc", Some(("abc", Some("json")))),
+            ("//post".into(), "token=abc&format=json", Some(("abc", Some("json")))),
+            ("/api/post".into(), "token=abc&object=1&attachment_name=x", Some(("abc", None))),
+            ("/api/post".into(), "", Some(("", None))),
+            ("/main/short/json".into(), "", None),
+            (format!("/{TOKEN}/json"), "", None),
+            ("/api/v1/nothing".into(), "", None),
+        ] {
+            let target = read_target(&path, read_query(query));
+            assert_eq!(target.as_ref().map(|target| (target.token.as_str(), target.format.as_deref())), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_the_last_of_a_name_counts() {
+        let query = read_query("attachment_name=a%20b%2Fc&x=1&x=2&plus=a+b");
+        assert_eq!(parameter(&query, "attachment_name"), Some("a b/c"));
+        assert_eq!(parameter(&query, "x"), Some("2"));
+        assert_eq!(parameter(&query, "plus"), Some("a b"));
+    }
+}

@@ -1,0 +1,10 @@
+//! The one integration test binary: the built `crashmeter` program, real SDKs in front of it, real metric stores behind it.
+//!
+//! `make test` installs the SDKs and stores first (`scripts/install-test-tools`). `process`, `http`, `receivers` and `sdk` are the
+//! rigs; each has tests of its own, so that a broken rig is told from a broken product. Everything listens on free loopback ports.
+
+mod http;
+mod process;
+mod receivers;
+mod sdk;
+mod wait;
