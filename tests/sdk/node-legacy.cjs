@@ -12,6 +12,6 @@ const client = new BacktraceClient({ endpoint: url, token, disableGlobalHandler:
 
 serve(async ({ kind, text, classifier, attributes, attachments }) => {
     const data = kind === 'message' ? text : errorOf({ text, classifier });
-    const result = await client.sendAsync(data, attributes, attachments);
+    const result = await client.reportAsync(data, attributes, attachments);
     return result.Status === STATUS_OK ? { ok: true, rxid: result._rxId } : { ok: false, detail: result.Message };
 });

@@ -4,7 +4,13 @@
 const { BacktraceClient, BacktraceFileAttachment } = require('@backtrace/node');
 const { errorOf, serve, target } = require('./reports.cjs');
 
-const client = BacktraceClient.initialize({ ...target(), metrics: { enable: false }, breadcrumbs: { enable: false } });
+const client = BacktraceClient.initialize({
+    ...target(),
+    // The SDK refuses to start without these two.
+    userAttributes: { application: 'sdk-tests', 'application.version': '1.0.0' },
+    metrics: { enable: false },
+    breadcrumbs: { enable: false },
+});
 
 serve(async ({ kind, text, classifier, attributes, attachments }) => {
     const data = kind === 'message' ? text : errorOf({ text, classifier });

@@ -1,1 +1,155 @@
-//! placeholder
+//! Points -> wire bytes, reply -> verdict; one file per kind of store. Pure: no I/O, no clock, no retry, no bookkeeping.
+//!
+//! A new adapter is a file of its own and, here, a module, a variant, a row in `KINDS`, an arm in `Adapter::side` and a row in
+//! the tests' `EXAMPLES`.
+
+mod description;
+mod fields;
+mod graphite;
+mod influxdb;
+mod names;
+mod number;
+mod outgoing;
+mod payload;
+mod prometheus;
+mod pull;
+mod push;
+mod reply;
+
+pub use description::{Description, Direction, Field, Kind, Preset};
+pub use graphite::Graphite;
+pub use influxdb::InfluxDb;
+pub use outgoing::{HeaderText, HttpRequest, Outgoing, TcpLines};
+pub use payload::{Payload, Piece};
+pub use prometheus::Prometheus;
+pub use pull::{Accept, Credentials, Pull, Rendered};
+pub use push::{Encoded, Excluded, Note, Push};
+pub use reply::{Reply, Verdict};
+
+use model::{Period, Problem};
+use serde_json::{Map, Value};
+
+/// Version of the rules by which names, labels and values are written. A window keeps the version it was encoded with; a change of
+/// a rule is a new version beside the old one.
+pub const ENCODER_VERSION: u32 = 1;
+
+/// Most notes that one encoding returns; further ones say nothing new to a person.
+pub const NOTES_MAX: usize = 100;
+
+/// A kind of store with a user's checked settings.
+#[derive(Clone, Debug)]
+pub enum Adapter {
+    /// Graphite (Carbon plaintext).
+    Graphite(Graphite),
+    /// InfluxDB 1, 2 and 3.
+    InfluxDb(InfluxDb),
+    /// Prometheus, which reads from us.
+    Prometheus(Prometheus),
+}
+
+/// Who opens the connection, and what the adapter can do then.
+enum Side<'a> {
+    Push(&'a dyn Push),
+    Pull(&'a dyn Pull),
+}
+
+/// One kind of store, before a user has filled anything in.
+struct Make {
+    description: &'static Description,
+    read: fn(&Map<String, Value>) -> Result<Adapter, Vec<Problem>>,
+}
+
+/// Every adapter, in the order in which people choose from them.
+const KINDS: &[Make] = &[
+    Make { description: &graphite::DESCRIPTION, read: |fields| Graphite::read(fields).map(Adapter::Graphite) },
+    Make { description: &influxdb::DESCRIPTION, read: |fields| InfluxDb::read(fields).map(Adapter::InfluxDb) },
+    Make { description: &prometheus::DESCRIPTION, read: |fields| Prometheus::read(fields).map(Adapter::Prometheus) },
+];
+
+/// The same, as others see them.
+const DESCRIPTIONS: [&Description; KINDS.len()] = {
+    let mut all = [KINDS[0].description; KINDS.len()];
+    let mut at = 0;
+    while at < KINDS.len() {
+        all[at] = KINDS[at].description;
+        at += 1;
+    }
+    all
+};
+
+/// Every adapter's description.
+pub fn descriptions() -> &'static [&'static Description] {
+    &DESCRIPTIONS
+}
+
+/// The description of the adapter of that name.
+pub fn description(name: &str) -> Option<&'static Description> {
+    descriptions().iter().copied().find(|description| description.name == name)
+}
+
+/// Whether there is an adapter of that name and we send to its stores.
+pub fn is_push(name: &str) -> bool {
+    description(name).is_some_and(|description| !description.is_pull())
+}
+
+impl Adapter {
+    /// Checks the user's fields, secret ones included.
+    ///
+    /// # Errors
+    /// Every fault found, each named by its field.
+    pub fn parse(name: &str, fields: &Map<String, Value>) -> Result<Adapter, Vec<Problem>> {
+        match KINDS.iter().find(|kind| kind.description.name == name) {
+            Some(kind) => (kind.read)(fields),
+            None => {
+                let names: Vec<&str> = descriptions().iter().map(|description| description.name).collect();
+                Err(vec![Problem::new("adapter", format!("must be one of {}", names.join(", ")))])
+            }
+        }
+    }
+
+    /// What the adapter says about itself.
+    pub fn description(&self) -> &'static Description {
+        match self.side() {
+            Side::Push(push) => push.description(),
+            Side::Pull(pull) => pull.description(),
+        }
+    }
+
+    /// The word for it in `"adapter": ...`.
+    pub fn name(&self) -> &'static str {
+        self.description().name
+    }
+
+    /// The adapter as one that we send with.
+    pub fn as_push(&self) -> Option<&dyn Push> {
+        match self.side() {
+            Side::Push(push) => Some(push),
+            Side::Pull(_) => None,
+        }
+    }
+
+    /// The adapter as one that is read from.
+    pub fn as_pull(&self) -> Option<&dyn Pull> {
+        match self.side() {
+            Side::Push(_) => None,
+            Side::Pull(pull) => Some(pull),
+        }
+    }
+
+    /// Whether a store with these settings may have the period.
+    ///
+    /// # Errors
+    /// A [`Problem`] that names the field to change.
+    pub fn check_period(&self, period: Period) -> Result<(), Problem> {
+        self.as_push().map_or(Ok(()), |push| push.check_period(period))
+    }
+
+    /// The one place where adapters are told apart.
+    fn side(&self) -> Side<'_> {
+        match self {
+            Adapter::Graphite(graphite) => Side::Push(graphite),
+            Adapter::InfluxDb(influxdb) => Side::Push(influxdb),
+            Adapter::Prometheus(prometheus) => Side::Pull(prometheus),
+        }
+    }
+}

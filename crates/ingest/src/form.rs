@@ -233,6 +233,7 @@ mod tests {
         assert_eq!(late(&both, &Limits::DEFAULT), Some(("ce".to_owned(), Ok(file))));
         assert_eq!(late(&[("guid", "g"), ("product", "p")], &Limits::DEFAULT), None);
         assert_eq!(late(&[("object", "ce")], &Limits::DEFAULT), None);
+        assert_eq!(late(&[("attachment_name", "late.txt")], &Limits::DEFAULT), None);
 
         let refused = |pairs, limits| late(pairs, limits).expect("both parameters").1.expect_err("refused");
         let nameless = refused(&[("object", "ce"), ("attachment_name", "")], &Limits::DEFAULT);

@@ -8,6 +8,8 @@ mod attachments;
 mod clock;
 mod codec;
 mod core;
+#[cfg(test)]
+mod crash;
 mod disk;
 mod log;
 mod memory;
@@ -95,11 +97,10 @@ pub struct Reports {
     /// One late attachment at a time, so that numbers within a report are given once.
     late: tokio::sync::Mutex<()>,
     pinned: watch::Sender<Stamp>,
-    _lock: Option<std::fs::File>,
 }
 
 impl Reports {
-    /// Opens or makes the store in `folder`. Stamps will come after `floor` and after everything in the log.
+    /// Opens or makes the store in `folder`, which the process holds by a lock (see `lock_folder`). Stamps will come after `floor` and after everything in the log.
     pub fn open(
         folder: &Path,
         disk: Arc<dyn Disk>,
@@ -109,7 +110,6 @@ impl Reports {
     ) -> Result<(Reports, Recovery), OpenError> {
         let tell = |source| OpenError::Disk { doing: "use", path: folder.to_owned(), source };
         disk.create_folder(folder).map_err(tell)?;
-        let lock = lock(folder)?;
         let mut memory = Memory::new(settings.memory_bytes);
         let mut late: HashMap<(ProjectId, Tx), Vec<Attachment>> = HashMap::new();
         let (core, clock, recovery) =
@@ -124,7 +124,7 @@ impl Reports {
         let shared = Arc::new(Shared::new(memory, late, segments, shelf, recovery.last_durable));
         let writer = Writer::start(core, shared.clone());
         let pinned = watch::Sender::new(Stamp::ZERO);
-        Ok((Reports { shared, writer, clock, attachments, late: tokio::sync::Mutex::new(()), pinned, _lock: lock }, recovery))
+        Ok((Reports { shared, writer, clock, attachments, late: tokio::sync::Mutex::new(()), pinned }, recovery))
     }
 
     /// Takes a report; returns when it and its files are on the disk. A repeat gets the first one's number, and waits for it
@@ -282,13 +282,19 @@ impl Reports {
     }
 }
 
-/// Holds the folder for this process; a second one is refused. `None` where the folder is not on the real disk.
-fn lock(folder: &Path) -> Result<Option<std::fs::File>, OpenError> {
-    let path = folder.join("lock");
-    let Ok(file) = std::fs::OpenOptions::new().create(true).append(true).open(path) else { return Ok(None) };
+/// Holds a folder for this process as long as it lives.
+#[derive(Debug)]
+pub struct FolderLock(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] std::fs::File);
+
+/// Takes a folder for this process, making it where there is none; a second process is refused.
+pub fn lock_folder(folder: &Path) -> Result<FolderLock, OpenError> {
+    let tell = |source| OpenError::Disk { doing: "use", path: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(tell)?;
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("lock")).map_err(tell)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(_) => Err(OpenError::InUse { path: folder.to_owned() }),
+        Ok(()) => Ok(FolderLock(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: folder.to_owned() }),
+        Err(std::fs::TryLockError::Error(error)) => Err(tell(error)),
     }
 }
 

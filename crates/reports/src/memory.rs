@@ -1,6 +1,6 @@
 //! Recent reports in memory, for evaluation without reading the log, and what is known of attributes. Bounded in bytes.
 
-use model::{ProjectId, Report, Stamp, Tx, Value};
+use model::{ProjectId, Report, Stamp, Value};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;

@@ -59,6 +59,16 @@ fn a_form_needs_a_report_or_a_dump() {
 }
 
 #[test]
+fn what_a_client_says_of_itself_is_not_replaced_by_what_can_be_guessed() {
+    let (content_type, body) = form(&[("name=classifiers", "oom"), ("name=upload_file_minidump", "MDMP")]);
+    let parsed = parse_typed(Format::Minidump, &[], Some(content_type), &body).expect("a dump");
+    assert_eq!(parsed.report.attributes.get("classifiers"), Some(&Value::from("oom")));
+    let attributes = attributes(r#"{"agent":"go","agentVersion":"1","attributes":{"backtrace.agent":"own"}}"#);
+    assert_eq!(attributes.get("backtrace.agent"), Some(&Value::from("own")));
+    assert_eq!(attributes.get("backtrace.version"), Some(&Value::from("1")));
+}
+
+#[test]
 fn the_report_wins_over_the_form_and_the_form_over_the_query() {
     let json = r#"{"attributes":{"a":"report","null":null},"timestamp":7}"#;
     let (content_type, body) =

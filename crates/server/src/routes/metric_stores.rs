@@ -399,7 +399,7 @@ fn check(app: &App, project_sets: &[String], known: Option<&Store>, mut body: Ma
 fn check_target(app: &App, adapter: &Adapter) -> Option<Problem> {
     let push = adapter.as_push()?;
     let (field, host, port) = push.address();
-    app.egress.check_host(field, &host, port).err()
+    app.egress.check_host(&host, port).into_iter().next().map(|problem| Problem::new(field, problem.detail))
 }
 
 /// A stored secret may not be sent to another host than the one it was given for.

@@ -81,10 +81,6 @@ fn record(app: &Arc<App>, store: &Store, page: &model::Page, request: &Request, 
     });
 }
 
-fn token_hash_of(body: &[u8]) -> [u8; 32] {
-    catalog::content_hash(body)
-}
-
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

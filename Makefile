@@ -1,0 +1,32 @@
+# Everything one does here. `make` alone lists it.
+
+CARGO ?= cargo
+TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crashmeter/tools
+# Known to pass with the rules in deny.toml; a newer one may read them differently.
+CARGO_DENY_VERSION := 0.20.2
+
+.PHONY: help demo test test-tools check bench
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## build and run with made-up crash reports, until Ctrl-C
+	$(CARGO) run --locked --profile test --package server --bin crashmeter -- serve --demo
+
+test: test-tools ## install what the tests need and run them all
+	$(CARGO) test --locked --workspace
+
+test-tools: ## install real metric stores and SDKs for the tests
+	scripts/install-test-tools
+
+check: $(TOOLS)/bin/cargo-deny ## format, lints, licences and sources of dependencies, then the tests
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
+	$(MAKE) test
+
+bench: ## measure
+	$(CARGO) bench --locked --workspace
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install --locked --root $(TOOLS) --version $(CARGO_DENY_VERSION) cargo-deny

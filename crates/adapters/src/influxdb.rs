@@ -1,0 +1,298 @@
+//! InfluxDB 1, 2 and 3: line protocol over HTTP. Every value is a float, because the first write fixes a field's type.
+//!
+//! Wire facts: metric-stores 6, proven against 1.6.7 and the parser of version 3.
+
+mod endpoint;
+mod reply;
+
+use crate::description::{Description, Direction, Field, Kind};
+use crate::fields::Fields;
+use crate::names::{self, Clean, Name, Names, Raw, Speller, Spelt};
+use crate::number;
+use crate::outgoing::{HeaderText, HttpRequest, Outgoing};
+use crate::payload::{Packer, Payload};
+use crate::push::{Encoded, Excluded, Push};
+use crate::reply::{Reply, Verdict};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use endpoint::{Endpoint, Flavour};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use model::{AggregateOp, Batch, Label, Secret, Shape};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::io::Write;
+
+pub(crate) static DESCRIPTION: Description = Description {
+    name: "influxdb",
+    title: "InfluxDB",
+    direction: Direction::Push,
+    summary: "Writes one line per series and window, with one field per aggregate, to InfluxDB 1, 2 or 3.",
+    fields: &[
+        Field {
+            required: true,
+            example: "https://influx.example.com:8086/write?db=crashes",
+            ..Field::optional("url", Kind::Url, "the server's write URL (/write, /api/v2/write or /api/v3/write_lp), or only its base URL")
+        },
+        Field::optional("username", Kind::Text, "user name, for InfluxDB 1"),
+        Field::optional("password", Kind::Secret, "password of that user"),
+        Field::optional("token", Kind::Secret, "API token, for InfluxDB 2 and 3; instead of user name and password"),
+        Field { example: "crashes", ..Field::optional("db", Kind::Text, "database, for InfluxDB 1 and 3, where the URL does not name it") },
+        Field { example: "acme", ..Field::optional("org", Kind::Text, "organisation, for InfluxDB 2, where the URL does not name it") },
+        Field { example: "crashes", ..Field::optional("bucket", Kind::Text, "bucket, for InfluxDB 2, where the URL does not name it") },
+    ],
+    max_age_secs: None,
+};
+
+/// Lines and bytes of one request, as the vendor advises (metric-stores 6.4).
+const LINES_MAX: usize = 5_000;
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bodies above this size are compressed (metric-stores 6.4).
+const GZIP_ABOVE_BYTES: usize = 1_024;
+/// Longest measurement with tags that versions 1 and 2 take (metric-stores 6.2).
+const KEY_BYTES_MAX: usize = 65_535;
+
+/// An InfluxDB store's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InfluxDb {
+    endpoint: Endpoint,
+    login: Login,
+}
+
+/// What it shows to the server.
+#[derive(Clone, Debug, PartialEq)]
+enum Login {
+    None,
+    Password { username: String, password: Secret },
+    Token(Secret),
+}
+
+impl InfluxDb {
+    pub(crate) fn read(given: &Map<String, Value>) -> Result<InfluxDb, Vec<model::Problem>> {
+        let mut fields = Fields::new(&DESCRIPTION, given);
+        let (username, password, token) = (fields.text("username"), fields.secret("password"), fields.secret("token"));
+        let login = match (username, password, token) {
+            (None, None, None) => Login::None,
+            (None, None, Some(token)) => Login::Token(token),
+            (Some(username), Some(password), None) if !username.contains(':') => Login::Password { username, password },
+            (Some(_), Some(_), None) => {
+                fields.fault("username", "must not hold a colon: HTTP ends a user name there");
+                Login::None
+            }
+            (Some(_), None, None) => {
+                fields.fault("password", "is missing; it belongs to the user name");
+                Login::None
+            }
+            (None, Some(_), None) => {
+                fields.fault("username", "is missing; it belongs to the password");
+                Login::None
+            }
+            (_, _, Some(_)) => {
+                fields.fault("token", "cannot stand beside a user name and password; give one or the other");
+                Login::None
+            }
+        };
+        let endpoint = Endpoint::read(&mut fields);
+        if let (Some(endpoint), Login::Password { .. }) = (&endpoint, &login) {
+            if endpoint.flavour == Flavour::V3 {
+                fields.fault("username", "is not taken by InfluxDB 3; give a token");
+            }
+        }
+        let store = endpoint.map(|endpoint| InfluxDb { endpoint, login });
+        fields.finish(store)
+    }
+
+    fn authorization(&self) -> Option<Secret> {
+        match (&self.login, self.endpoint.flavour) {
+            (Login::None, _) => None,
+            (Login::Token(token), Flavour::V3) => Some(Secret::new(format!("Bearer {}", token.reveal()))),
+            (Login::Token(token), _) => Some(Secret::new(format!("Token {}", token.reveal()))),
+            // The version 2 path of InfluxDB 1.8 takes the pair in place of a token.
+            (Login::Password { username, password }, Flavour::V2) => Some(Secret::new(format!("Token {username}:{}", password.reveal()))),
+            (Login::Password { username, password }, _) => {
+                Some(Secret::new(format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.reveal())))))
+            }
+        }
+    }
+}
+
+impl Push for InfluxDb {
+    fn description(&self) -> &'static Description {
+        &DESCRIPTION
+    }
+
+    fn encode(&self, batch: &Batch) -> Encoded {
+        let mut speller = Speller::default();
+        let (rows, mut excluded) = rows(batch);
+        let all = rows.iter().map(|row| Name { path: row.raw.0, aggregate: "", shape: Shape::Gauge });
+        let names = Names::new(all, |name, mark| vec![measurement(name, mark)], &mut speller);
+        let series: Vec<Raw<'_>> = rows.iter().map(|row| row.raw).collect();
+        let spelt = Spelt::new(&series, |at, labels, out| write_key(names.of(at), labels, &mut speller, out));
+
+        let mut packer = Packer::new(Payload::new(b"", b"", b""), LINES_MAX, BODY_BYTES_MAX);
+        let end = format!(" {}\n", batch.window.start_secs());
+        let mut line = Vec::new();
+        for (at, row) in rows.iter().enumerate() {
+            match spelt.of(at) {
+                Err(reason) => excluded.extend(row.points.iter().map(|&point| Excluded { point, reason })),
+                Ok(key) => {
+                    line.clear();
+                    line.extend_from_slice(key);
+                    write_fields(batch, &row.points, &mut line);
+                    line.extend_from_slice(end.as_bytes());
+                    packer.push(&line, &row.points);
+                }
+            }
+        }
+        excluded.sort_by_key(|excluded| excluded.point);
+        Encoded { payloads: packer.finish(), excluded, notes: speller.finish() }
+    }
+
+    fn request(&self, payload: &Payload) -> Outgoing {
+        let mut body = payload.body();
+        let mut headers = vec![("content-type", HeaderText::Plain("text/plain; charset=utf-8".to_owned()))];
+        if body.len() > GZIP_ABOVE_BYTES {
+            headers.push(("content-encoding", HeaderText::Plain("gzip".to_owned())));
+            body = gzip(&body);
+        }
+        headers.extend(self.authorization().map(|secret| ("authorization", HeaderText::Secret(secret))));
+        Outgoing::Http(HttpRequest { method: "POST", url: self.endpoint.url.clone(), headers, body, ca_pem: None })
+    }
+
+    fn judge(&self, payload: &Payload, reply: &Reply) -> Verdict {
+        match reply {
+            Reply::Http { status, retry_after, body } => reply::judge(payload, *status, *retry_after, body),
+            Reply::Tcp => Verdict::Retry { reason: "the answer is not HTTP".to_owned() },
+        }
+    }
+
+    fn target(&self) -> String {
+        self.endpoint.target()
+    }
+
+    fn address(&self) -> (&'static str, String, u16) {
+        let url = &self.endpoint.url;
+        ("url", url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or_default())
+    }
+
+    fn isolates(&self) -> bool {
+        self.endpoint.refuses_whole_bodies()
+    }
+}
+
+/// The points of one line: same path, same labels.
+struct Row<'a> {
+    raw: Raw<'a>,
+    points: Vec<u32>,
+}
+
+/// The lines of a batch in the order of their first points, and the points that have no place in one.
+fn rows(batch: &Batch) -> (Vec<Row<'_>>, Vec<Excluded>) {
+    let (mut rows, mut excluded) = (Vec::<Row<'_>>::new(), Vec::new());
+    let mut known: HashMap<Raw<'_>, usize> = HashMap::new();
+    for (at, point) in batch.points.iter().enumerate() {
+        let number = at as u32;
+        if !point.value.is_finite() {
+            excluded.push(Excluded { point: number, reason: number::NOT_FINITE });
+            continue;
+        }
+        let raw: Raw<'_> = (&point.series.path, "", &point.series.labels);
+        let place = match rows.last() {
+            Some(last) if last.raw == raw => rows.len() - 1,
+            _ => *known.entry(raw).or_insert(rows.len()),
+        };
+        if place == rows.len() {
+            rows.push(Row { raw, points: Vec::new() });
+        }
+        let row = &mut rows[place];
+        if row.points.iter().any(|&other| batch.points[other as usize].series.aggregate == point.series.aggregate) {
+            excluded.push(Excluded { point: number, reason: names::TWIN });
+        } else {
+            row.points.push(number);
+        }
+    }
+    (rows, excluded)
+}
+
+/// Path nodes with dots between them. A leading `#` would make the line a comment, a leading `_` is kept for the system.
+fn measurement(name: &Name<'_>, mark: &str) -> String {
+    let nodes = name.path.iter().map(|node| names::node(node, is_name_char)).collect::<Vec<_>>().join(".");
+    let rest = nodes.trim_start_matches(['_', '#']);
+    format!("{}{mark}", if rest.is_empty() { &nodes } else { rest })
+}
+
+/// Appends what identifies a line: measurement and tags, sorted by their names.
+fn write_key(measurement: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let start = out.len();
+    escape(measurement, &[',', ' '], out);
+    let keys = speller.keys(labels, tag_key).to_vec();
+    let mut tags: Vec<(&String, &Label)> = keys.iter().zip(labels).map(|(key, (_, label))| (key, label)).collect();
+    tags.sort_by_key(|(key, _)| *key);
+    for (key, label) in tags {
+        out.push(b',');
+        escape(key, &[',', '=', ' '], out);
+        out.push(b'=');
+        escape(&speller.value(label, names::VALUE_CHARS_MAX, tag_value), &[',', '=', ' '], out);
+    }
+    if out.len() - start <= KEY_BYTES_MAX { Ok(()) } else { Err("its measurement and tags are longer than 64 KiB") }
+}
+
+/// Appends ` field=value,...`. A value without `i` is a float in every version, also where it is whole.
+fn write_fields(batch: &Batch, points: &[u32], out: &mut Vec<u8>) {
+    let aggregates: Vec<&str> = points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str()).collect();
+    for (at, (field, &point)) in names::distinct(&aggregates, field_key).iter().zip(points).enumerate() {
+        out.push(if at == 0 { b' ' } else { b',' });
+        escape(field, &[',', '=', ' '], out);
+        out.push(b'=');
+        number::push(out, batch.points[point as usize].value);
+    }
+}
+
+fn escape(text: &str, special: &[char], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some(at) = rest.find(special) {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        out.extend_from_slice(&[b'\\', rest.as_bytes()[at]]);
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+}
+
+/// Names never hold a backslash, so no version's escaping rules can disagree about them.
+fn is_name_char(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\\' | '\u{2028}' | '\u{2029}')
+}
+
+/// A tag's name. `time` is refused, names with a leading `_` are the system's, and a tag named like a field reads back
+/// under another name: those that look like an aggregate's are set apart in every window.
+fn tag_key(raw: &str) -> String {
+    let key = names::node(raw, is_name_char);
+    let aggregate = key == "count" || AggregateOp::ALL.iter().any(|op| key.strip_suffix(op.name()).is_some_and(|rest| rest.ends_with('_')));
+    if key.starts_with('_') || key == "time" || aggregate { format!("label_{}", key.trim_start_matches('_')) } else { key }
+}
+
+fn field_key(raw: &str) -> String {
+    let key = names::node(raw, is_name_char);
+    if key.starts_with('_') || key == "time" { format!("value_{}", key.trim_start_matches('_')) } else { key }
+}
+
+/// A tag's value. There is no escape for a backslash: before a delimiter or at the end it would swallow what follows.
+fn tag_value(raw: &str) -> Clean<'_> {
+    let clean = |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
+    let swallows = |at: usize| raw[at + 1..].chars().next().is_none_or(|next| matches!(next, ',' | '=' | ' ' | '\\'));
+    if raw.chars().all(clean) && !raw.match_indices('\\').any(|(at, _)| swallows(at)) {
+        return Clean::Faithful(raw.into());
+    }
+    let text = raw.char_indices().map(|(at, c)| match c {
+        '\\' if swallows(at) => '/',
+        c if !clean(c) => '_',
+        c => c,
+    });
+    Clean::Lossy(text.collect())
+}
+
+/// The same bytes each time: the header holds no time and no file name.
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+    encoder.write_all(body).and_then(|()| encoder.finish()).expect("compressing into memory cannot fail")
+}

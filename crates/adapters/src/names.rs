@@ -1,0 +1,341 @@
+//! How raw names and labels are told apart once they are written in a store's narrower alphabet. One place for all adapters.
+//!
+//! Two rules hold whatever arrives. A label *value* is written the same in every window, whoever else is there: either nothing
+//! is lost, or a mark made of its raw text follows it, so no value can take over or rename another's series. *Names* are
+//! what people configured: they stay plain, and get a mark only when two of them fall together.
+
+use crate::NOTES_MAX;
+use crate::push::Note;
+use model::{Label, Series, Shape};
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// How a missing value is shown (design.md 2).
+pub(crate) const MISSING: &str = "none";
+/// How the series beyond the budget are shown together (design.md 2).
+pub(crate) const OTHER: &str = "__other__";
+/// How an empty text is shown: Prometheus takes an empty label for a missing one, Graphite and InfluxDB refuse it.
+pub(crate) const EMPTY: &str = "__empty__";
+/// Longest label value in characters (metric-stores 3.2 and 5.6).
+pub(crate) const VALUE_CHARS_MAX: usize = 200;
+/// Longest node of a name, longest label name, in characters.
+pub(crate) const NAME_CHARS_MAX: usize = 100;
+/// Characters of a mark.
+const MARK_CHARS: usize = 10;
+/// Label that keeps two series apart whose names and labels are written alike.
+const SERIES_LABEL: &str = "series";
+/// Raw text shown in a note, in characters.
+const NOTE_CHARS_MAX: usize = 200;
+/// Why a point is left out that no spelling can keep apart.
+pub(crate) const TWIN: &str = "another series of the batch has the same name and labels";
+
+/// A text in a store's alphabet.
+pub(crate) enum Clean<'a> {
+    /// No other text is written like this.
+    Faithful(Cow<'a, str>),
+    /// Something was replaced.
+    Lossy(String),
+}
+
+impl<'a> Clean<'a> {
+    /// The characters of `raw` with those that `keep` refuses replaced by `_`.
+    pub(crate) fn replacing(raw: &'a str, keep: impl Fn(char) -> bool) -> Clean<'a> {
+        if raw.chars().all(&keep) {
+            return Clean::Faithful(Cow::Borrowed(raw));
+        }
+        Clean::Lossy(raw.chars().map(|c| if keep(c) { c } else { '_' }).collect())
+    }
+}
+
+/// Ten characters that stand for a raw text: `_x` and 32 bits of its SHA-256. They are legal in every store's names.
+pub(crate) fn mark(raw: &[u8]) -> String {
+    let digest = Sha256::digest(raw);
+    format!("_x{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+}
+
+fn is_marked(text: &str) -> bool {
+    let digits = text.len().checked_sub(MARK_CHARS).and_then(|at| text.get(at..)).and_then(|end| end.strip_prefix("_x"));
+    digits.is_some_and(|digits| digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+fn cut(text: &str, chars_max: usize) -> &str {
+    if text.len() <= chars_max {
+        return text;
+    }
+    text.char_indices().nth(chars_max).map_or(text, |(at, _)| &text[..at])
+}
+
+/// One node of a name: characters that `keep` refuses become `_`, runs of `_` become one. A node that is too long, or of
+/// which nothing readable is left, carries a mark.
+pub(crate) fn node(raw: &str, keep: impl Fn(char) -> bool) -> String {
+    let mut node = String::with_capacity(raw.len().min(NAME_CHARS_MAX));
+    for c in cut(raw, NAME_CHARS_MAX).chars() {
+        let c = if keep(c) { c } else { '_' };
+        if c != '_' || !node.ends_with('_') {
+            node.push(c);
+        }
+    }
+    let too_long = cut(raw, NAME_CHARS_MAX).len() < raw.len();
+    if too_long || !node.contains(char::is_alphanumeric) {
+        node = format!("{}{}", cut(&node, NAME_CHARS_MAX - MARK_CHARS).trim_end_matches('_'), mark(raw.as_bytes()));
+    }
+    node
+}
+
+/// Spells labels and remembers what looks different from what people would expect.
+#[derive(Default)]
+pub(crate) struct Speller {
+    notes: BTreeSet<Note>,
+    /// The label names of the series before: mostly those of the next one too.
+    keys: (Vec<String>, Vec<String>),
+}
+
+impl Speller {
+    /// The text of a label's value, cut to a length. `clean` writes it in the store's alphabet.
+    pub(crate) fn value<'a>(&mut self, label: &'a Label, chars_max: usize, clean: impl Fn(&'a str) -> Clean<'a>) -> Cow<'a, str> {
+        let raw = match label {
+            Label::Missing => return Cow::Borrowed(MISSING),
+            Label::Other => return Cow::Borrowed(OTHER),
+            Label::Text(raw) if raw.is_empty() => return Cow::Borrowed(EMPTY),
+            Label::Text(raw) => raw,
+        };
+        let short = cut(raw, chars_max);
+        let taken = matches!(raw.as_str(), MISSING | OTHER | EMPTY) || is_marked(raw);
+        let text = match clean(short) {
+            Clean::Faithful(text) if !taken && short.len() == raw.len() => return text,
+            Clean::Faithful(text) => text.into_owned(),
+            Clean::Lossy(text) => text,
+        };
+        let written = format!("{}{}", cut(&text, chars_max - MARK_CHARS), mark(raw.as_bytes()));
+        self.note(raw, &written);
+        Cow::Owned(written)
+    }
+
+    /// The labels' names, no two alike. `clean` writes one in the store's alphabet. Where two fall together, the one that is
+    /// written as it is keeps its spelling.
+    pub(crate) fn keys(&mut self, labels: &[(String, Label)], clean: impl Fn(&str) -> String) -> &[String] {
+        let known = self.keys.0.len() == labels.len() && self.keys.0.iter().zip(labels).all(|(known, (raw, _))| known == raw);
+        if !known {
+            let raws: Vec<&str> = labels.iter().map(|(raw, _)| raw.as_str()).collect();
+            let written = distinct(&raws, |raw| clean(cut(raw, NAME_CHARS_MAX)));
+            raws.iter().zip(&written).filter(|(_, written)| is_marked(written)).for_each(|(raw, written)| self.note(raw, written));
+            self.keys = (raws.into_iter().map(str::to_owned).collect(), written);
+        }
+        &self.keys.1
+    }
+
+    /// Remembers that `raw` is shown as `written`.
+    pub(crate) fn note(&mut self, raw: &str, written: &str) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.insert(Note { raw: cut(raw, NOTE_CHARS_MAX).to_owned(), written: written.to_owned() });
+        }
+    }
+
+    /// Everything remembered, in order.
+    pub(crate) fn finish(self) -> Vec<Note> {
+        self.notes.into_iter().collect()
+    }
+}
+
+/// Writes each of a few names so that no two are alike.
+pub(crate) fn distinct(raws: &[&str], clean: impl Fn(&str) -> String) -> Vec<String> {
+    let plain: Vec<String> = raws.iter().map(|raw| clean(raw)).collect();
+    let keeps = |at: usize| {
+        let alone = plain.iter().enumerate().all(|(other, written)| other == at || *written != plain[at]);
+        alone || (plain[at] == raws[at] && !raws[..at].contains(&raws[at]))
+    };
+    let mut written: Vec<String> = Vec::with_capacity(raws.len());
+    for at in 0..raws.len() {
+        let mut name = plain[at].clone();
+        let mut salt = raws[at].as_bytes().to_vec();
+        if !keeps(at) || raws[at].len() > NAME_CHARS_MAX {
+            // A name given twice, or made to look like another's mark, is salted until it differs.
+            loop {
+                name = format!("{}{}", cut(&plain[at], NAME_CHARS_MAX - MARK_CHARS), mark(&salt));
+                if !written.contains(&name) && !plain.contains(&name) {
+                    break;
+                }
+                salt.push(b'+');
+            }
+        }
+        written.push(name);
+    }
+    written
+}
+
+/// What a name is made from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Name<'a> {
+    /// Nodes from the root.
+    pub(crate) path: &'a [String],
+    /// Empty where the store keeps the aggregate apart from the name.
+    pub(crate) aggregate: &'a str,
+    /// What kind of number it is.
+    pub(crate) shape: Shape,
+}
+
+impl<'a> Name<'a> {
+    /// Path and aggregate of a series.
+    pub(crate) fn of(series: &'a Series, shape: Shape) -> Name<'a> {
+        Name { path: &series.path, aggregate: &series.aggregate, shape }
+    }
+
+    /// For people.
+    pub(crate) fn shown(&self) -> String {
+        let nodes = self.path.iter().map(String::as_str).chain([self.aggregate]).filter(|node| !node.is_empty());
+        nodes.collect::<Vec<_>>().join(" / ")
+    }
+
+    /// Whether every store can write it as it is.
+    fn is_plain(&self) -> bool {
+        let mut nodes = self.path.iter().map(String::as_str).chain([self.aggregate]);
+        nodes.all(|node| node.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric()))
+    }
+}
+
+/// The names of a batch's series, each written once.
+pub(crate) struct Names {
+    /// For each series the place of its name in `written`.
+    places: Vec<u32>,
+    written: Vec<String>,
+}
+
+impl Names {
+    /// Writes the names so that no two are alike. `write` gives the name, with a mark at its end where one is given, and behind it
+    /// every other text that the name takes up. Of names that fall together, a single one that is plain stays as it is.
+    pub(crate) fn new<'a>(
+        names: impl Iterator<Item = Name<'a>>,
+        write: impl Fn(&Name<'a>, &str) -> Vec<String>,
+        speller: &mut Speller,
+    ) -> Names {
+        let (mut places, mut all, mut known) = (Vec::new(), Vec::<Name<'a>>::new(), HashMap::<Name<'a>, u32>::new());
+        let mut last = None;
+        for name in names {
+            let place = match last {
+                Some((before, place)) if before == name => place,
+                _ => *known.entry(name).or_insert_with(|| {
+                    all.push(name);
+                    all.len() as u32 - 1
+                }),
+            };
+            last = Some((name, place));
+            places.push(place);
+        }
+        let claims: Vec<Vec<String>> = all.iter().map(|name| write(name, "")).collect();
+        let mut owners: HashMap<&str, BTreeSet<usize>> = HashMap::new();
+        for (at, texts) in claims.iter().enumerate() {
+            texts.iter().for_each(|text| drop(owners.entry(text).or_default().insert(at)));
+        }
+        let mut clash = BTreeSet::new();
+        for together in owners.into_values().filter(|together| together.len() > 1) {
+            let plain: Vec<usize> = together.iter().copied().filter(|at| all[*at].is_plain()).collect();
+            clash.extend(together.into_iter().filter(|at| plain != [*at]));
+        }
+        let mut written: Vec<String> = claims.into_iter().map(|mut texts| texts.swap_remove(0)).collect();
+        for at in clash {
+            let raw = [all[at].path.join("\0").as_bytes(), b"\0", all[at].aggregate.as_bytes(), &[all[at].shape as u8]].concat();
+            written[at] = write(&all[at], &mark(&raw)).swap_remove(0);
+            speller.note(&all[at].shown(), &written[at]);
+        }
+        Names { places, written }
+    }
+
+    /// The name of the series at a place in the batch.
+    pub(crate) fn of(&self, at: usize) -> &str {
+        &self.written[self.place(at)]
+    }
+
+    /// The place of that name among the distinct ones.
+    pub(crate) fn place(&self, at: usize) -> usize {
+        self.places[at] as usize
+    }
+}
+
+/// What tells one series of a batch from another: path, aggregate (empty where it is kept apart) and labels.
+pub(crate) type Raw<'a> = (&'a [String], &'a str, &'a [(String, Label)]);
+
+/// The series as the text [`Spelt`] tells apart.
+pub(crate) fn raw(series: &Series) -> Raw<'_> {
+    (&series.path, &series.aggregate, &series.labels)
+}
+
+/// Series as they are written, no two alike.
+pub(crate) struct Spelt {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+    /// What became of those that are not written as they first were.
+    otherwise: BTreeMap<usize, Result<Vec<u8>, &'static str>>,
+}
+
+impl Spelt {
+    /// Writes every series. `write` appends the text that identifies the series at a place for the store, given its labels, or
+    /// says why it cannot. Different series that are written alike get one more label; the same series twice is left out.
+    pub(crate) fn new<'a>(
+        series: &[Raw<'a>],
+        mut write: impl FnMut(usize, &[(String, Label)], &mut Vec<u8>) -> Result<(), &'static str>,
+    ) -> Spelt {
+        let (mut text, mut ends, mut otherwise) = (Vec::new(), Vec::with_capacity(series.len()), BTreeMap::new());
+        for (at, (_, _, labels)) in series.iter().enumerate() {
+            let start = text.len();
+            if let Err(reason) = write(at, labels, &mut text) {
+                text.truncate(start);
+                otherwise.insert(at, Err(reason));
+            }
+            ends.push(text.len());
+        }
+        let mut spelt = Spelt { text, ends, otherwise };
+        spelt.part_twins(series, write);
+        spelt
+    }
+
+    fn part_twins<'a>(
+        &mut self,
+        series: &[Raw<'a>],
+        mut write: impl FnMut(usize, &[(String, Label)], &mut Vec<u8>) -> Result<(), &'static str>,
+    ) {
+        let mut first: HashMap<&[u8], usize> = HashMap::with_capacity(self.ends.len());
+        let mut together: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for at in (0..self.ends.len()).filter(|at| !self.otherwise.contains_key(at)) {
+            let before = *first.entry(self.first_text(at)).or_insert(at);
+            if before != at {
+                together.entry(before).or_insert_with(|| vec![before]).push(at);
+            }
+        }
+        let mut parted: BTreeMap<usize, Result<Vec<u8>, &'static str>> = BTreeMap::new();
+        for group in together.values() {
+            let mut kept: BTreeSet<Vec<u8>> = BTreeSet::new();
+            let same = group.iter().all(|at| series[*at] == series[group[0]]);
+            for &at in group {
+                let (path, aggregate, labels) = series[at];
+                let mut text = Vec::new();
+                let written = if same {
+                    text.extend_from_slice(self.first_text(at));
+                    Ok(())
+                } else {
+                    let raw = format!("{path:?}{aggregate:?}{labels:?}");
+                    let own = (SERIES_LABEL.to_owned(), Label::Text(mark(raw.as_bytes()).trim_start_matches('_').to_owned()));
+                    write(at, &labels.iter().cloned().chain([own]).collect::<Vec<_>>(), &mut text)
+                };
+                let taken = !same && first.contains_key(text.as_slice());
+                let fate = written.and_then(|()| if !taken && kept.insert(text.clone()) { Ok(text) } else { Err(TWIN) });
+                parted.insert(at, fate);
+            }
+        }
+        self.otherwise.extend(parted);
+    }
+
+    fn first_text(&self, at: usize) -> &[u8] {
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.text[start..self.ends[at]]
+    }
+
+    /// The text of the series at a place, or why it is left out.
+    pub(crate) fn of(&self, at: usize) -> Result<&[u8], &'static str> {
+        match self.otherwise.get(&at) {
+            None => Ok(self.first_text(at)),
+            Some(Ok(text)) => Ok(text),
+            Some(Err(reason)) => Err(reason),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Prometheus: a page in the text format 0.0.4 or, when asked for, OpenMetrics 1.0. It carries no timestamps, because they would
+//! take the staleness markers away (metric-stores 5.5).
+//!
+//! One malformed line fails the whole scrape, so nothing reaches the page but through the alphabets below.
+
+use crate::description::{Description, Direction, Field, Kind};
+use crate::fields::Fields;
+use crate::names::{self, Clean, Name, Names, Speller, Spelt};
+use crate::number;
+use crate::pull::{Accept, Credentials, Pull, Rendered};
+use crate::push::Excluded;
+use model::{Counter, Label, Page, PageSeries, Period, Problem, Shape};
+use serde_json::{Map, Value};
+
+pub(crate) static DESCRIPTION: Description = Description {
+    name: "prometheus",
+    title: "Prometheus",
+    direction: Direction::Pull,
+    summary: "Serves the newest window as a page that Prometheus, VictoriaMetrics or an agent scrapes.",
+    fields: &[
+        Field { generated: true, ..Field::optional("url", Kind::Url, "the secret address to scrape; made when the store is saved") },
+        Field::optional("username", Kind::Text, "user name that the scraper must show, beside the address"),
+        Field::optional("password", Kind::Secret, "password of that user"),
+        Field::optional("bearer", Kind::Secret, "token that the scraper must show instead of user name and password"),
+    ],
+    max_age_secs: None,
+};
+
+/// The exact type that Prometheus 3 demands (metric-stores 5.2).
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Ends of a name that other tools take for a part of a histogram, summary or counter (metric-stores 5.5).
+const TAKEN_ENDS: [&str; 6] = ["_total", "_count", "_sum", "_bucket", "_created", "_info"];
+/// Labels with a meaning of their own in histograms and summaries.
+const TAKEN_LABELS: [&str; 2] = ["le", "quantile"];
+/// Longest help text, in characters.
+const HELP_CHARS_MAX: usize = 300;
+/// Longest that a scraper should wait, in seconds.
+const SCRAPE_TIMEOUT_SECS: u32 = 10;
+
+/// A Prometheus store's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prometheus {
+    credentials: Credentials,
+}
+
+impl Prometheus {
+    pub(crate) fn read(given: &Map<String, Value>) -> Result<Prometheus, Vec<Problem>> {
+        let mut fields = Fields::new(&DESCRIPTION, given);
+        let (username, password, bearer) = (fields.text("username"), fields.secret("password"), fields.secret("bearer"));
+        let credentials = match (username, password, bearer) {
+            (None, None, None) => Ok(Credentials::None),
+            (None, None, Some(token)) => Ok(Credentials::Bearer(token)),
+            (Some(username), Some(password), None) if !username.contains(':') => Ok(Credentials::Basic { username, password }),
+            (Some(_), Some(_), None) => Err(("username", "must not hold a colon: HTTP ends a user name there")),
+            (Some(_), None, None) => Err(("password", "is missing; it belongs to the user name")),
+            (None, Some(_), None) => Err(("username", "is missing; it belongs to the password")),
+            (_, _, Some(_)) => Err(("bearer", "cannot stand beside a user name and password; give one or the other")),
+        };
+        let store = credentials.map_err(|(field, detail)| fields.fault(field, detail)).ok();
+        fields.finish(store.map(|credentials| Prometheus { credentials }))
+    }
+
+    /// What to paste into `scrape_configs`, with a word in angle brackets where the password or token goes.
+    pub fn scrape_config(&self, url: &str, period: Period, job: &str) -> String {
+        self.scrape_config_of(url, period, job, |field, _| format!("<{field}>"))
+    }
+
+    /// The same with the real password or token, for those who may see them.
+    pub fn scrape_config_with_credentials(&self, url: &str, period: Period, job: &str) -> String {
+        self.scrape_config_of(url, period, job, |_, secret| secret.to_owned())
+    }
+
+    fn scrape_config_of(&self, url: &str, period: Period, job: &str, show: impl Fn(&str, &str) -> String) -> String {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let (target, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let login = match &self.credentials {
+            Credentials::None => String::new(),
+            Credentials::Basic { username, password } => {
+                let (username, password) = (quoted(username), quoted(&show("password", password.reveal())));
+                format!("  basic_auth:\n    username: {username}\n    password: {password}\n")
+            }
+            Credentials::Bearer(token) => {
+                format!("  authorization:\n    type: Bearer\n    credentials: {}\n", quoted(&show("bearer", token.reveal())))
+            }
+        };
+        format!(
+            "- job_name: {}\n  scheme: {}\n  metrics_path: {}\n  scrape_interval: {}s\n  scrape_timeout: {}s\n  honor_timestamps: false\n{login}  static_configs:\n    - targets: [{}]\n",
+            quoted(job),
+            quoted(scheme),
+            quoted(path),
+            period.secs(),
+            period.secs().min(SCRAPE_TIMEOUT_SECS),
+            quoted(target),
+        )
+    }
+}
+
+/// A JSON string is a YAML string too.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+impl Pull for Prometheus {
+    fn description(&self) -> &'static Description {
+        &DESCRIPTION
+    }
+
+    fn render(&self, page: &Page, accept: &Accept) -> Rendered {
+        let format = Format::wanted(accept);
+        let mut speller = Speller::default();
+        let all = page.series.iter().map(|one| Name::of(&one.series, one.shape));
+        let names = Names::new(all, claims, &mut speller);
+        let series: Vec<_> = page.series.iter().map(|one| names::raw(&one.series)).collect();
+        let spelt = Spelt::new(&series, |at, labels, out| {
+            write_series(names.of(at), labels, &mut speller, out);
+            Ok(())
+        });
+
+        let mut families: Vec<Vec<usize>> = Vec::new();
+        for at in 0..page.series.len() {
+            families.resize_with(families.len().max(names.place(at) + 1), Vec::new);
+            families[names.place(at)].push(at);
+        }
+        let mut body = Body { format, out: Vec::new(), samples: 0 };
+        let mut excluded = Vec::new();
+        for members in &families {
+            let mut sound: Vec<(&PageSeries, &str)> = Vec::with_capacity(members.len());
+            let base = names.of(members[0]);
+            for &at in members {
+                match checked(&page.series[at]).and_then(|one| Ok((one, labels_of(spelt.of(at)?, base)))) {
+                    Ok(one) => sound.push(one),
+                    Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
+                }
+            }
+            let first = &page.series[members[0]];
+            body.family(base, &Name::of(&first.series, first.shape), page.window.period(), &sound);
+        }
+        excluded.sort_by_key(|excluded| excluded.point);
+        Rendered { content_type: format.content_type(), samples: body.samples, body: body.finish(), excluded, notes: speller.finish() }
+    }
+
+    fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+}
+
+/// The two formats of a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    OpenMetrics,
+}
+
+impl Format {
+    /// OpenMetrics only for a reader who names it and likes it better. Anything else gets 0.0.4; nobody gets a 406.
+    fn wanted(accept: &Accept) -> Format {
+        let open = accept.weight(|range| range.kind == "application/openmetrics-text" && matches!(range.version.as_deref(), None | Some("1.0.0")));
+        let text = accept.weight(|range| match range.kind.as_str() {
+            "text/plain" => matches!(range.version.as_deref(), None | Some("0.0.4")),
+            kind => matches!(kind, "text/*" | "*/*"),
+        });
+        if open > text { Format::OpenMetrics } else { Format::Text }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Format::Text => TEXT,
+            Format::OpenMetrics => OPEN_METRICS,
+        }
+    }
+}
+
+/// A page while it grows.
+struct Body {
+    format: Format,
+    out: Vec<u8>,
+    samples: u64,
+}
+
+impl Body {
+    /// All lines of one metric and aggregate: the gauge of the window, and the counter where there is one.
+    fn family(&mut self, base: &str, name: &Name<'_>, period: Period, series: &[(&PageSeries, &str)]) {
+        let shown = name.shown();
+        if name.shape == Shape::Health {
+            self.head(base, "gauge", &shown);
+        } else {
+            self.head(&format!("{base}_window"), "gauge", &format!("{shown}, over one window of {} s", period.secs()));
+        }
+        let gauge = if name.shape == Shape::Health { "" } else { "_window" };
+        for (one, labels) in series {
+            if let Some(value) = one.value {
+                self.sample(base, gauge, labels, |out| number::push(out, value));
+            }
+        }
+        if name.shape != Shape::Additive {
+            return;
+        }
+        let counter = if self.format == Format::OpenMetrics { base.to_owned() } else { format!("{base}_total") };
+        self.head(&counter, "counter", &format!("{shown}, added up over the windows since the counter began"));
+        for (one, labels) in series {
+            if let Some(Counter { total, created }) = one.counter {
+                self.sample(base, "_total", labels, |out| number::push(out, total));
+                if self.format == Format::OpenMetrics {
+                    let (secs, micros) = (created.secs(), created.micros() % 1_000_000);
+                    self.sample(base, "_created", labels, |out| out.extend_from_slice(format!("{secs}.{micros:06}").as_bytes()));
+                }
+            }
+        }
+    }
+
+    fn head(&mut self, family: &str, kind: &str, help: &str) {
+        let mut text = String::new();
+        for c in help.chars().take(HELP_CHARS_MAX) {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                '"' if self.format == Format::OpenMetrics => text.push_str("\\\""),
+                c => text.push(if is_value_char(c) && c != '\n' { c } else { ' ' }),
+            }
+        }
+        self.out.extend_from_slice(format!("# HELP {family} {}\n# TYPE {family} {kind}\n", text.trim()).as_bytes());
+    }
+
+    fn sample(&mut self, base: &str, end: &str, labels: &str, value: impl FnOnce(&mut Vec<u8>)) {
+        [base, end, labels, " "].iter().for_each(|part| self.out.extend_from_slice(part.as_bytes()));
+        value(&mut self.out);
+        self.out.push(b'\n');
+        self.samples += 1;
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        if self.format == Format::OpenMetrics {
+            self.out.extend_from_slice(b"# EOF\n");
+        }
+        self.out
+    }
+}
+
+/// A name and what else it takes up on a page, so that a metric called `x_total` never meets the counter of `x`.
+fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
+    let mut base = String::new();
+    for node in name.path.iter().map(String::as_str).chain([name.aggregate]) {
+        let node = names::node(node, |c| c == '_' || c.is_ascii_alphanumeric());
+        let joined = if base.is_empty() || base.ends_with('_') || node.starts_with('_') { "" } else { "_" };
+        base.push_str(joined);
+        base.push_str(if base.ends_with('_') { node.trim_start_matches('_') } else { &node });
+    }
+    if base.starts_with(|c: char| c.is_ascii_digit()) {
+        base.insert(0, '_');
+    }
+    let base = format!("{}{mark}", base.trim_end_matches('_'));
+    match name.shape {
+        Shape::Health if TAKEN_ENDS.iter().any(|end| base.ends_with(end)) => vec![format!("{base}_value")],
+        Shape::Health => vec![base],
+        Shape::Gauge => vec![base.clone(), format!("{base}_window")],
+        Shape::Additive => {
+            let ends = ["_window", "_total", "_created"].map(|end| format!("{base}{end}"));
+            [base].into_iter().chain(ends).collect()
+        }
+    }
+}
+
+/// Appends what identifies a series on the page: name and labels.
+fn write_series(base: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) {
+    out.extend_from_slice(base.as_bytes());
+    let keys = speller.keys(labels, label_name).to_vec();
+    for (at, (key, (_, label))) in keys.iter().zip(labels).enumerate() {
+        out.push(if at == 0 { b'{' } else { b',' });
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(b"=\"");
+        for byte in speller.value(label, names::VALUE_CHARS_MAX, label_value).bytes() {
+            match byte {
+                b'\\' => out.extend_from_slice(b"\\\\"),
+                b'"' => out.extend_from_slice(b"\\\""),
+                b'\n' => out.extend_from_slice(b"\\n"),
+                byte => out.push(byte),
+            }
+        }
+        out.push(b'"');
+    }
+    if !labels.is_empty() {
+        out.push(b'}');
+    }
+}
+
+fn labels_of<'a>(text: &'a [u8], base: &str) -> &'a str {
+    std::str::from_utf8(&text[base.len()..]).expect("made of text")
+}
+
+/// A series whose numbers can be shown.
+fn checked(one: &PageSeries) -> Result<&PageSeries, &'static str> {
+    let sound = one.value.is_none_or(f64::is_finite) && one.counter.is_none_or(|counter| counter.total.is_finite());
+    match one.counter {
+        _ if !sound => Err(number::NOT_FINITE),
+        Some(counter) if counter.total < 0.0 => Err("its counter is negative"),
+        _ => Ok(one),
+    }
+}
+
+/// A label's name. A leading `__` is Prometheus' own.
+fn label_name(raw: &str) -> String {
+    let name = names::node(raw, |c| c == '_' || c.is_ascii_alphanumeric());
+    if raw.starts_with("__") || TAKEN_LABELS.contains(&name.as_str()) {
+        return format!("label_{}", name.trim_start_matches('_'));
+    }
+    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+}
+
+/// Any text is legal, but some scanners take control characters for the end of the page.
+fn label_value(raw: &str) -> Clean<'_> {
+    Clean::replacing(raw, is_value_char)
+}
+
+fn is_value_char(c: char) -> bool {
+    !c.is_control() || matches!(c, '\n' | '\t')
+}

@@ -1,0 +1,74 @@
+//! What an adapter for a store that we send to can do.
+
+use crate::description::Description;
+use crate::outgoing::Outgoing;
+use crate::payload::Payload;
+use crate::reply::{Reply, Verdict};
+use model::{Batch, Period, Problem};
+use serde::Serialize;
+
+/// A store that we send each window to. Nothing here does I/O, retries or records.
+pub trait Push: Send + Sync {
+    /// What the adapter says about itself.
+    fn description(&self) -> &'static Description;
+
+    /// The fixed bytes of a window, in bodies below the vendor's limits. The same batch gives the same bytes, and every point is
+    /// in exactly one payload or excluded.
+    fn encode(&self, batch: &Batch) -> Encoded;
+
+    /// Adds address and credentials as they are now, so that edits of them apply to kept payloads too.
+    fn request(&self, payload: &Payload) -> Outgoing;
+
+    /// What a reply means for the payload.
+    fn judge(&self, payload: &Payload, reply: &Reply) -> Verdict;
+
+    /// Where it connects, for status texts: scheme, host and port, no secret.
+    fn target(&self) -> String;
+
+    /// The field that names the host, the host and the port, for the egress policy.
+    fn address(&self) -> (&'static str, String, u16);
+
+    /// Whether a refused body should be halved until the poison point stands alone: the vendor refuses bodies as a whole, and
+    /// sending a point twice overwrites it.
+    fn isolates(&self) -> bool {
+        false
+    }
+
+    /// Whether a store with these settings may have the period.
+    ///
+    /// # Errors
+    /// A [`Problem`] that names the field to change.
+    fn check_period(&self, _period: Period) -> Result<(), Problem> {
+        Ok(())
+    }
+}
+
+/// A window in a store's own bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoded {
+    /// What to send, in order.
+    pub payloads: Vec<Payload>,
+    /// What was left out.
+    pub excluded: Vec<Excluded>,
+    /// Series that are not spelt as a reader would expect; at most [`crate::NOTES_MAX`].
+    pub notes: Vec<Note>,
+}
+
+/// A point that was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Excluded {
+    /// Its number in the batch, or of its series on the page.
+    pub point: u32,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// A name or value that a store shows differently because it would have fallen together with another, was spelt like a reserved
+/// word, could not be written in the store's alphabet, or was too long.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Note {
+    /// How it is called in Crashmeter.
+    pub raw: String,
+    /// How the store shows it.
+    pub written: String,
+}
