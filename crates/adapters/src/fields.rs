@@ -1,6 +1,6 @@
 //! Reads a user's fields against an adapter's description: every fault is found, each named by its field and with the mend.
 
-use crate::description::{Description, Field, Kind, Preset};
+use crate::description::{Description, Field, Preset};
 use model::{Problem, Secret};
 use serde_json::{Map, Value};
 use url::Url;
@@ -30,8 +30,10 @@ impl<'a> Fields<'a> {
                 Some(_) => {}
             }
         }
-        for field in description.fields.iter().filter(|field| field.required && fields.value(field.name).is_none()) {
-            fields.fault(field.name, format!("is missing: {}", field.help));
+        for field in description.fields {
+            if field.required && fields.value(field.name).is_none() {
+                fields.fault(field.name, format!("is missing: {}", field.help));
+            }
         }
         fields
     }
@@ -161,16 +163,4 @@ impl<'a> Fields<'a> {
 fn field_names(description: &Description) -> String {
     let own = description.fields.iter().filter(|field| !field.generated);
     own.map(|field| field.name).collect::<Vec<_>>().join(", ")
-}
-
-/// Whether a field of this kind may stand in a description without choices or a default of another kind.
-#[cfg(test)]
-pub(crate) fn is_sound(field: &Field) -> bool {
-    let default_fits = match (field.kind, field.default) {
-        (_, None) => true,
-        (Kind::Choice, Some(Preset::Text(text))) => field.choices.first() == Some(&text),
-        (Kind::Bool, Some(Preset::Flag(_))) | (Kind::Port | Kind::Integer, Some(Preset::Integer(_))) | (Kind::Text, Some(Preset::Text(_))) => true,
-        _ => false,
-    };
-    default_fits && (field.kind == Kind::Choice) != field.choices.is_empty() && !(field.required && field.default.is_some())
 }

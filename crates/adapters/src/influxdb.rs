@@ -93,10 +93,8 @@ impl InfluxDb {
             }
         };
         let endpoint = Endpoint::read(&mut fields);
-        if let (Some(endpoint), Login::Password { .. }) = (&endpoint, &login) {
-            if endpoint.flavour == Flavour::V3 {
-                fields.fault("username", "is not taken by InfluxDB 3; give a token");
-            }
+        if matches!(login, Login::Password { .. }) && endpoint.as_ref().is_some_and(|endpoint| endpoint.flavour == Flavour::V3) {
+            fields.fault("username", "is not taken by InfluxDB 3; give a token");
         }
         let store = endpoint.map(|endpoint| InfluxDb { endpoint, login });
         fields.finish(store)

@@ -53,17 +53,20 @@ enum Side<'a> {
     Pull(&'a dyn Pull),
 }
 
+/// Checks a user's fields, or names every fault.
+type Read = fn(&Map<String, Value>) -> Result<Adapter, Vec<Problem>>;
+
 /// One kind of store, before a user has filled anything in.
-struct Make {
+struct StoreKind {
     description: &'static Description,
-    read: fn(&Map<String, Value>) -> Result<Adapter, Vec<Problem>>,
+    read: Read,
 }
 
 /// Every adapter, in the order in which people choose from them.
-const KINDS: &[Make] = &[
-    Make { description: &graphite::DESCRIPTION, read: |fields| Graphite::read(fields).map(Adapter::Graphite) },
-    Make { description: &influxdb::DESCRIPTION, read: |fields| InfluxDb::read(fields).map(Adapter::InfluxDb) },
-    Make { description: &prometheus::DESCRIPTION, read: |fields| Prometheus::read(fields).map(Adapter::Prometheus) },
+const KINDS: &[StoreKind] = &[
+    StoreKind { description: &graphite::DESCRIPTION, read: |fields| Graphite::read(fields).map(Adapter::Graphite) },
+    StoreKind { description: &influxdb::DESCRIPTION, read: |fields| InfluxDb::read(fields).map(Adapter::InfluxDb) },
+    StoreKind { description: &prometheus::DESCRIPTION, read: |fields| Prometheus::read(fields).map(Adapter::Prometheus) },
 ];
 
 /// The same, as others see them.

@@ -225,7 +225,9 @@ impl Names {
         let claims: Vec<Vec<String>> = all.iter().map(|name| write(name, "")).collect();
         let mut owners: HashMap<&str, BTreeSet<usize>> = HashMap::new();
         for (at, texts) in claims.iter().enumerate() {
-            texts.iter().for_each(|text| drop(owners.entry(text).or_default().insert(at)));
+            for text in texts {
+                owners.entry(text).or_default().insert(at);
+            }
         }
         let mut clash = BTreeSet::new();
         for together in owners.into_values().filter(|together| together.len() > 1) {

@@ -18,7 +18,7 @@ pub use delivery::{Attempt, Delivery, Ledger, OpenDelivery, PullRead, Settled};
 pub use edit::{MetricDraft, Now, SecretEdits, StoreDraft};
 pub use seal::{SealedCell, SealedMetric, SealedSeries, SealedWindow, SeriesKey, WindowFacts};
 pub use secrets::random_bytes;
-pub use token::{Access, Scope, TokenSummary, token_hash};
+pub use token::{Access, Scope, TokenSummary, content_hash, token_hash};
 
 use rusqlite::Connection;
 use secrets::Cipher;

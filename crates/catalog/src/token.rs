@@ -83,6 +83,11 @@ pub fn token_hash(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
+/// SHA-256 of some bytes.
+pub fn content_hash(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 impl Catalog {
     /// Makes a token and returns its text.
     pub fn create_token(&self, scope: Scope, project: Option<ProjectId>, actor: &str, now: Now<'_>) -> Result<Secret, CatalogError> {

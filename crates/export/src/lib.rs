@@ -16,7 +16,7 @@ mod source;
 
 pub use deliver::{DeliveryFigures, Phase};
 pub use sealer::SealFigures;
-pub use source::{ReportSource, SourceStopped};
+pub use source::{ReportSource, SourceStopped, Unreadable};
 
 use catalog::{Catalog, CatalogError, Store, StoreId};
 use deliver::{Board, Courier};

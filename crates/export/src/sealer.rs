@@ -5,7 +5,7 @@
 
 use crate::batch;
 use crate::series::{Rules, SeriesState};
-use crate::source::{ReportSource, SourceStopped};
+use crate::source::{ReportSource, SourceStopped, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricId, MetricRevision, SealedMetric, SealedWindow, Snapshot, WindowFacts};
 use model::{Period, ProjectId, Query, Stamp, Window};
 use std::collections::{HashMap, HashSet};
@@ -35,6 +35,15 @@ pub struct SealFigures {
     pub gaps: u64,
     /// Microseconds from the end of the last sealed window to the end of its seal.
     pub last_lag_micros: u64,
+}
+
+/// Why a window cannot be sealed just now.
+#[derive(Debug, thiserror::Error)]
+enum SealError {
+    #[error("the catalog cannot take the seal")]
+    Catalog(#[from] CatalogError),
+    #[error("the window cannot be evaluated")]
+    Source(#[from] Unreadable),
 }
 
 /// Seals until the source stops.
@@ -87,7 +96,7 @@ impl<S: ReportSource> Sealer<S> {
     }
 
     /// Seals every window that ends at or before `closed`, oldest end first. Returns the end of the next window to close.
-    fn seal_closed(&mut self, closed: Stamp) -> Result<Option<Stamp>, CatalogError> {
+    fn seal_closed(&mut self, closed: Stamp) -> Result<Option<Stamp>, SealError> {
         loop {
             let snapshot = self.catalog.snapshot();
             let mut next: Option<(ProjectId, Window)> = None;
@@ -115,7 +124,7 @@ impl<S: ReportSource> Sealer<S> {
     }
 
     /// Seals one window, or records the gap it begins. Returns where the grid then stands.
-    fn seal(&mut self, snapshot: &Snapshot, project: ProjectId, window: Window) -> Result<u64, CatalogError> {
+    fn seal(&mut self, snapshot: &Snapshot, project: ProjectId, window: Window) -> Result<u64, SealError> {
         let downtimes = self.catalog.downtimes(window.start())?;
         if let Some(until) = gap_until(&downtimes, window) {
             self.catalog.record_gap(project, window, until)?;
@@ -128,7 +137,7 @@ impl<S: ReportSource> Sealer<S> {
         let sets: Vec<String> = sets.into_iter().cloned().collect();
         let metrics: Vec<(&Metric, &MetricRevision)> = snapshot.metrics_due(project, window, &sets).collect();
         let queries: Vec<&Query> = metrics.iter().map(|(_, revision)| &revision.query).collect();
-        let tables = self.source.evaluate(project, window, &queries);
+        let tables = self.source.evaluate(project, window, &queries)?;
         assert_eq!(tables.len(), queries.len(), "a source answers every query");
 
         let mut sealed = SealedWindow {
@@ -136,7 +145,7 @@ impl<S: ReportSource> Sealer<S> {
             window,
             facts: WindowFacts {
                 coverage: coverage(&downtimes, window),
-                accepted: self.source.accepted(project, window),
+                accepted: self.source.accepted(project, window)?,
                 refused: self.source.refused(project, window),
             },
             metrics: Vec::with_capacity(metrics.len()),

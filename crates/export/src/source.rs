@@ -17,11 +17,12 @@ pub trait ReportSource: Send + Sync + 'static {
     fn tick(&self) -> impl Future<Output = Result<(), SourceStopped>> + Send;
 
     /// Evaluates many queries over one closed window in one scan: a table, or the reason why there is none, for each.
-    /// Blocks; the same arguments always give the same answer.
-    fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Vec<Result<Table, String>>;
+    /// Blocks; the same arguments always give the same answer. When the reports themselves cannot be read, nothing is sealed and
+    /// the caller tries again.
+    fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable>;
 
     /// Reports accepted in a closed window.
-    fn accepted(&self, project: ProjectId, window: Window) -> u64;
+    fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable>;
 
     /// Submissions refused in a closed window, by reason; reasons without any are left out.
     fn refused(&self, project: ProjectId, window: Window) -> Vec<(String, u64)>;
@@ -37,3 +38,8 @@ pub trait ReportSource: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the report log has stopped")]
 pub struct SourceStopped;
+
+/// Stored reports cannot be read just now.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the reports of a window")]
+pub struct Unreadable(#[source] pub Box<dyn std::error::Error + Send + Sync>);

@@ -216,7 +216,6 @@ impl Log {
         last_tx.sort_unstable();
         let beginning = codec::encode_frame(self.sequence, stamp, &[Entry::Checkpoint(Checkpoint { last_tx })]);
         self.file = start_segment(self.disk.as_ref(), &self.folder, self.number + 1, &beginning)?;
-        self.disk.sync_folder(&self.folder)?;
         self.number += 1;
         self.segments.insert(self.number, Segment { bytes: beginning.len() as u64, ..Segment::default() });
         Ok(())

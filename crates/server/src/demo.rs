@@ -12,12 +12,14 @@ use std::time::Duration;
 
 /// Seconds between the points of the demo's store.
 const PERIOD_SECS: u64 = 10;
+type Fault = Box<dyn Error + Send + Sync>;
+
 const PROJECT: &str = "ProjectX";
 const ERRORS_AND_USERS: &str = "ProjectXErrorsAndImpactedUsers";
 const BY_VERSION: &str = "ProjectXByVersion";
 const STORE: &str = "prometheus";
 
-pub(crate) async fn run(address: SocketAddr, admin_token: &Path) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn run(address: SocketAddr, admin_token: &Path) -> Result<(), Fault> {
     let api = Api { client: client()?, base: format!("http://{address}/api/v1"), token: std::fs::read_to_string(admin_token)?.trim().to_owned() };
     let submission_url = match api.put("POST", "projects", &json!({"name": PROJECT})).await {
         Ok(project) => project["submission_url"].as_str().unwrap_or_default().to_owned(),
@@ -79,12 +81,12 @@ struct Api {
 }
 
 impl Api {
-    async fn get(&self, path: &str) -> Result<Json, Box<dyn Error>> {
+    async fn get(&self, path: &str) -> Result<Json, Fault> {
         let reply = self.client.get(format!("{}/{path}", self.base)).bearer_auth(&self.token).send().await?;
         Ok(serde_json::from_str(&reply.text().await?)?)
     }
 
-    async fn put(&self, method: &str, path: &str, body: &Json) -> Result<Json, Box<dyn Error>> {
+    async fn put(&self, method: &str, path: &str, body: &Json) -> Result<Json, Fault> {
         let method = reqwest::Method::from_bytes(method.as_bytes())?;
         let request = self.client.request(method, format!("{}/{path}", self.base)).bearer_auth(&self.token);
         let reply = request.header("content-type", "application/json").body(body.to_string()).send().await?;

@@ -6,12 +6,11 @@ use axum::extract::ConnectInfo;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 /// Connections at one time; a further one waits in the kernel's queue until one ends.
 const CONNECTIONS: usize = 4_096;
@@ -29,7 +28,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = told(&mut stop) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -51,8 +50,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
                 async move {
                     let mut request = request.map(Body::new);
                     request.extensions_mut().insert(ConnectInfo(peer));
-                    router.ready().await?;
-                    router.call(request).await
+                    // A router is always ready.
+                    Service::<Request<Body>>::call(&mut router, request).await
                 }
             });
             let mut connection = std::pin::pin!(
@@ -64,7 +63,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
             );
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = stop.wait_for(|stop| *stop) => {
+                () = told(&mut stop) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -80,7 +79,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
     }
 }
 
-/// The address a request came from.
-pub(crate) fn peer(request: &axum::extract::Request) -> Option<SocketAddr> {
-    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
+/// Waits for the word to stop; its sender being gone is one.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -1,7 +1,7 @@
 //! Joins `reports` and the door's counts to what `export` asks for.
 
 use crate::intake::Intake;
-use export::{ReportSource, SourceStopped};
+use export::{ReportSource, SourceStopped, Unreadable};
 use model::{ProjectId, Query, Stamp, Table, Window};
 use reports::Reports;
 use std::sync::Arc;
@@ -25,15 +25,13 @@ impl ReportSource for Source {
         self.reports.tick().await.map(|_| ()).map_err(|_| SourceStopped)
     }
 
-    fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Vec<Result<Table, String>> {
-        match self.reports.evaluate(project, window.start()..window.end(), queries) {
-            Ok(tables) => tables.into_iter().map(|table| table.map_err(|error| error.to_string())).collect(),
-            Err(error) => queries.iter().map(|_| Err(error.to_string())).collect(),
-        }
+    fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable> {
+        let tables = self.reports.evaluate(project, window.start()..window.end(), queries).map_err(|error| Unreadable(error.into()))?;
+        Ok(tables.into_iter().map(|table| table.map_err(|error| error.to_string())).collect())
     }
 
-    fn accepted(&self, project: ProjectId, window: Window) -> u64 {
-        self.reports.accepted(project, window.start()..window.end())
+    fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable> {
+        self.reports.accepted(project, window.start()..window.end()).map_err(|error| Unreadable(error.into()))
     }
 
     fn refused(&self, project: ProjectId, window: Window) -> Vec<(String, u64)> {

@@ -77,10 +77,10 @@ pub(super) async fn handshake(
     })
 }
 
-/// The name a certificate has to show. RFC 6066 section 3 has it without the final dot.
+/// The name a certificate has to show; a final dot does not count.
 fn server_name(host: &Host) -> Option<ServerName<'static>> {
     match host {
-        Host::Domain(name) => ServerName::try_from(name.strip_suffix('.').unwrap_or(name).to_owned()).ok(),
+        Host::Domain(name) => ServerName::try_from(name.clone()).ok(),
         Host::Ipv4(ip) => Some(ServerName::from(std::net::IpAddr::V4(*ip))),
         Host::Ipv6(ip) => Some(ServerName::from(std::net::IpAddr::V6(*ip))),
     }

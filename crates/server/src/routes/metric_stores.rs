@@ -11,7 +11,6 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalog::{Delivery, Ledger, Scope, SecretEdits, Store, StoreDraft, StoreSettings};
-use export::Phase;
 use model::{Period, Problem, ProjectId, Secret};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};

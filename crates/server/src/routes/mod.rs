@@ -20,8 +20,6 @@ use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use std::sync::Arc;
 
-pub(crate) use openapi::document;
-
 /// Largest body of our own API, in bytes; submissions have their own limits.
 const API_BODY_BYTES: usize = 1 << 20;
 

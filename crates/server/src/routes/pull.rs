@@ -5,18 +5,25 @@
 use crate::app::App;
 use crate::reply::Refusal;
 use ::adapters::{Accept, Adapter};
-use axum::extract::{Path, Request, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use catalog::{Store, token_hash};
+use catalog::{Store, content_hash, token_hash};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Pages from this size on are worth compressing, in bytes.
 const GZIP_FROM: usize = 1_024;
 
 /// The Prometheus page of a store.
-pub(crate) async fn metrics(State(app): State<Arc<App>>, Path(secret): Path<String>, request: Request) -> Response {
+pub(crate) async fn metrics(
+    State(app): State<Arc<App>>,
+    Path(secret): Path<String>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
     let unknown = || (StatusCode::NOT_FOUND, "there is nothing at this address\n").into_response();
     let snapshot = app.catalog.published();
     // Found by hash: how long it takes says nothing about how much of a guess was right.
@@ -24,17 +31,16 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, Path(secret): Path<Stri
     if store.newest().settings.adapter != "prometheus" {
         return unknown();
     }
-    match page(&app, store, &request).await {
+    match page(&app, store, peer, &method, &headers).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
 }
 
-async fn page(app: &Arc<App>, store: &Store, request: &Request) -> Result<Response, Refusal> {
+async fn page(app: &Arc<App>, store: &Store, peer: SocketAddr, method: &Method, headers: &HeaderMap) -> Result<Response, Refusal> {
     let newest = store.newest();
     let adapter = Adapter::parse(&newest.settings.adapter, &store.fields(newest))?;
     let Some(pull) = adapter.as_pull() else { return Err(Refusal::missing("page of this store")) };
-    let headers = request.headers();
     if !pull.authorises(text(headers, header::AUTHORIZATION.as_str())) {
         let challenge = [(header::WWW_AUTHENTICATE, pull.challenge())];
         return Ok((StatusCode::UNAUTHORIZED, challenge, "the user name, password or token is wrong\n").into_response());
@@ -45,11 +51,11 @@ async fn page(app: &Arc<App>, store: &Store, request: &Request) -> Result<Respon
         return Ok((StatusCode::SERVICE_UNAVAILABLE, retry, "no window is sealed yet; the first page comes after one period\n").into_response());
     };
     let rendered = pull.render(&page, &Accept::read(text(headers, header::ACCEPT.as_str())));
-    let etag = format!("\"{}\"", hex::encode(&token_hash_of(&rendered.body)[..16]));
-    if request.method() == Method::GET {
-        record(app, store, &page, request, rendered.body.len());
+    let etag = format!("\"{}\"", hex::encode(&content_hash(&rendered.body)[..16]));
+    if method == Method::GET {
+        record(app, store, &page, peer, headers, rendered.body.len());
     }
-    let content_type = HeaderValue::from_str(&rendered.content_type).map_err(|error| Refusal::internal(&error))?;
+    let content_type = HeaderValue::from_static(rendered.content_type);
     let etag = HeaderValue::from_str(&etag).map_err(|error| Refusal::internal(&error))?;
     let wants_gzip = text(headers, header::ACCEPT_ENCODING.as_str()).is_some_and(takes_gzip);
     let body = if wants_gzip && rendered.body.len() >= GZIP_FROM { gzip(&rendered.body) } else { None };
@@ -65,13 +71,10 @@ async fn page(app: &Arc<App>, store: &Store, request: &Request) -> Result<Respon
 }
 
 /// Remembers the read off the request's path; a read that cannot be recorded is still a read.
-fn record(app: &Arc<App>, store: &Store, page: &model::Page, request: &Request, bytes: usize) {
-    let agent = text(request.headers(), header::USER_AGENT.as_str()).unwrap_or("unnamed reader");
+fn record(app: &Arc<App>, store: &Store, page: &model::Page, peer: SocketAddr, headers: &HeaderMap, bytes: usize) {
+    let agent = text(headers, header::USER_AGENT.as_str()).unwrap_or("unnamed reader");
     let agent: String = agent.chars().filter(|c| !c.is_control()).take(100).collect();
-    let reader = match crate::http::peer(request) {
-        Some(peer) => format!("{} {agent}", peer.ip()),
-        None => agent,
-    };
+    let reader = format!("{} {agent}", peer.ip());
     let (app, id, window) = (app.clone(), store.id, page.window);
     tokio::spawn(async move {
         let recorded = app.catalog(move |app, now| app.catalog.record_read(id, window, now(), &reader, bytes as u64)).await;

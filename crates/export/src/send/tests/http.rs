@@ -250,6 +250,16 @@ async fn what_cannot_be_sent_is_refused_and_not_shown() {
 }
 
 #[tokio::test]
+async fn a_url_that_is_older_than_the_rules_is_refused() {
+    let peer = Peer::answering(OK).await;
+    for start in ["ftp://", "http://user@", "http://user:s3cret@"] {
+        let sent = send(&door(), post(&format!("{start}127.0.0.1:{}/", peer.port))).await;
+        assert!(matches!(sent, Err(Failure::Refused(ref text)) if text.starts_with("url: ") && !text.contains("s3cret")), "{sent:?}");
+    }
+    assert_eq!(peer.accepted(), 0);
+}
+
+#[tokio::test]
 async fn secrets_stay_out_of_failures_and_answers() {
     let echoing = Peer::start(|mut stream| async move {
         let (head, _) = request(&mut stream).await.expect("a request");
