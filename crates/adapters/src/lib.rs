@@ -156,3 +156,6 @@ impl Adapter {
         }
     }
 }
+
+#[cfg(test)]
+mod conformance;

@@ -80,3 +80,77 @@ fn counted(text: &str) -> Option<usize> {
     let digits = &after[..after.bytes().take_while(u8::is_ascii_digit).count()];
     digits.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three lines: of one, three and two points.
+    fn payload() -> Payload {
+        let mut payload = Payload::new(b"", b"", b"");
+        payload.push(b"m,a=x v=1 1\n", &[0]);
+        payload.push(b"m,a=y v=1,w=2,z=3 1\n", &[1, 2, 3]);
+        payload.push(b"m,a= v=1,w=2 1\n", &[4, 5]);
+        payload
+    }
+
+    fn points(verdict: &Verdict) -> (Vec<u32>, u64) {
+        let Verdict::Partial { refused, unnamed, .. } = verdict else { panic!("not partial: {verdict:?}") };
+        (refused.iter().map(|(point, _)| *point).collect(), *unnamed)
+    }
+
+    #[test]
+    fn partial_writes_name_or_count_what_was_refused() {
+        for (body, refused, unnamed) in [
+            (r#"{"error":"partial write: unable to parse 'm,a= v=1,w=2 1': missing tag value dropped=0"}"#, vec![4, 5], 0),
+            (r#"{"error":"partial write: field type conflict: input field \"v\" on measurement \"m\" is type float, already exists as type integer dropped=1"}"#, vec![], 3),
+            (r#"{"error":"partial write: points beyond retention policy dropped=2"}"#, vec![], 5),
+            (r#"{"error":"partial write: points beyond retention policy dropped=99"}"#, vec![], 6),
+            (r#"{"error":"partial write: something else"}"#, vec![], 3),
+            ("partial write: unable to parse 'm,a= v=1,w=2 1': missing tag value\nunable to parse 'm,a=x v=1 1': why dropped=0", vec![0, 4, 5], 0),
+            (r#"{"error":"partial write of line protocol occurred","data":[{"original_line":"m,a=y v=1","line_number":2,"error_message":"bad"}]}"#, vec![1, 2, 3], 0),
+            (r#"{"error":"partial write of line protocol occurred","data":[{"line_number":0},{"line_number":9}]}"#, vec![], 3),
+            (r#"{"error":"partial write of line protocol occurred","data":[{"original_line":"m,a=y"#, vec![], 6),
+        ] {
+            assert_eq!(points(&judge(&payload(), 400, None, body.as_bytes())), (refused, unnamed), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_vendors_table() {
+        let word = |verdict: Verdict| match verdict {
+            Verdict::Accepted { confirmed: true } => "confirmed",
+            Verdict::Accepted { confirmed: false } => "sent",
+            Verdict::Partial { .. } => "partial",
+            Verdict::Drop { .. } => "drop",
+            Verdict::Split => "split",
+            Verdict::Throttle { .. } => "throttle",
+            Verdict::Retry { .. } => "retry",
+            Verdict::Config { .. } => "config",
+        };
+        for (status, body, expected) in [
+            (204, "", "confirmed"),
+            (200, "{}", "confirmed"),
+            (400, r#"{"code":"invalid","message":"unable to parse 'm v=': missing field value"}"#, "drop"),
+            (401, r#"{"error":"authorization failed"}"#, "config"),
+            (403, "", "config"),
+            (404, r#"{"error":"database not found: \"x\""}"#, "config"),
+            (406, "", "drop"),
+            (413, r#"{"error":"Request Entity Too Large"}"#, "split"),
+            (422, r#"{"code":"unprocessable entity"}"#, "drop"),
+            (429, "", "throttle"),
+            (500, r#"{"error":"retention policy not found: y"}"#, "config"),
+            (500, r#"{"error":"field type conflict"}"#, "drop"),
+            (500, r#"{"error":"unable to parse"}"#, "drop"),
+            (500, r#"{"error":"points beyond retention policy"}"#, "drop"),
+            (500, r#"{"error":"write failed: hinted handoff queue not empty"}"#, "sent"),
+            (500, r#"{"error":"timeout"}"#, "retry"),
+            (502, "", "throttle"),
+            (503, "", "throttle"),
+            (504, "", "throttle"),
+            (308, "", "config"),
+        ] {
+            assert_eq!(word(judge(&payload(), status, Some(3), body.as_bytes())), expected, "{status} {body}");
+        }
+    }
+}
