@@ -93,7 +93,9 @@ const EXAMPLES: &[Example] = &[
         adapter: "prometheus",
         fields: r#"{"bearer": "t0ken-of-scraper"}"#,
         secrets: &["t0ken-of-scraper"],
-        accept: Some("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"),
+        accept: Some(
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+        ),
         limits: (usize::MAX, usize::MAX),
         read: prometheus::read_open_metrics,
     },
@@ -271,7 +273,12 @@ fn fields_that_are_unknown_missing_or_generated_are_named() {
             let mut fields = object(example.fields);
             fields.remove(field.name);
             let missing = Adapter::parse(example.adapter, &fields).err().unwrap_or_default();
-            assert_eq!(missing.iter().any(|problem| problem.field == field.name) && field.required, field.required, "{}: {missing:?}", field.name);
+            assert_eq!(
+                missing.iter().any(|problem| problem.field == field.name) && field.required,
+                field.required,
+                "{}: {missing:?}",
+                field.name
+            );
             if field.generated {
                 fields.insert(field.name.to_owned(), "https://x.example".into());
                 let problems = Adapter::parse(example.adapter, &fields).expect_err("refused");

@@ -65,7 +65,11 @@ impl<'a> Fields<'a> {
         self.read(name, |value| {
             let text = value.as_str().ok_or("must be text")?;
             let wrong = text.len() > LONG_BYTES_MAX || !text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-            if wrong { Err(format!("must be printable ASCII of at most {LONG_BYTES_MAX} bytes, without line ends")) } else { Ok(Secret::new(text)) }
+            if wrong {
+                Err(format!("must be printable ASCII of at most {LONG_BYTES_MAX} bytes, without line ends"))
+            } else {
+                Ok(Secret::new(text))
+            }
         })
     }
 
@@ -140,7 +144,9 @@ impl<'a> Fields<'a> {
         let read = self.read(name, |value| {
             // Forms send numbers as text.
             let number = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok());
-            number.filter(|number| range.contains(number)).ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+            number
+                .filter(|number| range.contains(number))
+                .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
         });
         read.or(preset)
     }

@@ -10,7 +10,7 @@ use crate::outgoing::{Outgoing, TcpLines};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{self, Reply, Verdict};
-use model::{Batch, Label, Period, Problem};
+use model::{Batch, Label, Period, Problem, Shape};
 use serde_json::{Map, Value};
 
 pub(crate) static DESCRIPTION: Description = Description {
@@ -19,17 +19,32 @@ pub(crate) static DESCRIPTION: Description = Description {
     direction: Direction::Push,
     summary: "Sends one line per series and window to Carbon's plaintext port.",
     fields: &[
-        Field { required: true, example: "graphite.example.com", ..Field::optional("host", Kind::Host, "name or address of carbon-cache or a relay") },
+        Field {
+            required: true,
+            example: "graphite.example.com",
+            ..Field::optional("host", Kind::Host, "name or address of carbon-cache or a relay")
+        },
         Field { default: Some(Preset::Integer(2003)), ..Field::optional("port", Kind::Port, "Carbon's plaintext port") },
         Field {
             default: Some(Preset::Text("tagged")),
             choices: &["tagged", "path"],
-            ..Field::optional("layout", Kind::Choice, "tagged writes group-by attributes as tags (Graphite 1.1 and later); path writes them as nodes of the name")
+            ..Field::optional(
+                "layout",
+                Kind::Choice,
+                "tagged writes group-by attributes as tags (Graphite 1.1 and later); path writes them as nodes of the name",
+            )
         },
-        Field { default: Some(Preset::Flag(false)), ..Field::optional("tls", Kind::Bool, "whether a TLS front end stands before Carbon, which itself has none") },
+        Field {
+            default: Some(Preset::Flag(false)),
+            ..Field::optional("tls", Kind::Bool, "whether a TLS front end stands before Carbon, which itself has none")
+        },
         Field {
             example: "60",
-            ..Field::optional("step", Kind::Integer, "seconds of the finest retention in storage-schemas.conf; must not be larger than the period")
+            ..Field::optional(
+                "step",
+                Kind::Integer,
+                "seconds of the finest retention in storage-schemas.conf; must not be larger than the period",
+            )
         },
     ],
     max_age_secs: None,
@@ -74,25 +89,36 @@ impl Graphite {
     }
 
     /// Appends what identifies a series: everything of its line before the value.
-    fn write(&self, name: &str, aggregate: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    fn write(
+        &self,
+        name: &str,
+        aggregate: &str,
+        labels: &[(String, Label)],
+        speller: &mut Speller,
+        out: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
         let start = out.len();
         out.extend_from_slice(name.as_bytes());
         if self.layout == Layout::Tagged {
-            let keys = speller.keys(labels, tag_key).to_vec();
+            let keys = speller.keys(labels, tag_key);
             for (key, (_, label)) in keys.iter().zip(labels) {
                 let value = speller.value(label, names::VALUE_CHARS_MAX, tag_value);
                 [";", key, "=", &value].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
             }
             return if out.len() - start <= LINE_BYTES_MAX { Ok(()) } else { Err("its name and tags are longer than 8 KiB") };
         }
-        let keys = speller.keys(labels, path_key).to_vec();
+        let keys = speller.keys(labels, path_key);
         for (key, (_, label)) in keys.iter().zip(labels) {
             let value = speller.value(label, names::NAME_CHARS_MAX, path_value);
             [".", key, ".", &value].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         }
         out.push(b'.');
         out.extend_from_slice(names::node(aggregate, is_path_char).as_bytes());
-        if out.len() - start <= PATH_BYTES_MAX { Ok(()) } else { Err("its path is longer than 230 bytes; use the tagged layout or shorter names") }
+        if out.len() - start <= PATH_BYTES_MAX {
+            Ok(())
+        } else {
+            Err("its path is longer than 230 bytes; use the tagged layout or shorter names")
+        }
     }
 }
 
@@ -103,13 +129,14 @@ impl Push for Graphite {
 
     fn encode(&self, batch: &Batch) -> Encoded {
         let mut speller = Speller::default();
-        // In the path layout the aggregate stands behind the labels and is no part of the name.
+        // Carbon knows no types. In the path layout the aggregate stands behind the labels and is no part of the name.
         let tagged = self.layout == Layout::Tagged;
-        let all = batch.points.iter().map(|point| Name::of(&point.series, point.shape));
+        let all = batch.points.iter().map(|point| Name::of(&point.series, Shape::Gauge));
         let all = all.map(|name| if tagged { name } else { Name { aggregate: "", ..name } });
         let names = Names::new(all, |name, mark| vec![self.name(name, mark)], &mut speller);
         let series: Vec<_> = batch.points.iter().map(|point| names::raw(&point.series)).collect();
-        let spelt = Spelt::new(&series, |at, labels, out| self.write(names.of(at), &batch.points[at].series.aggregate, labels, &mut speller, out));
+        let spelt =
+            Spelt::new(&series, |at, labels, out| self.write(names.of(at), &batch.points[at].series.aggregate, labels, &mut speller, out));
 
         let mut packer = Packer::new(Payload::new(b"", b"", b""), usize::MAX, BODY_BYTES_MAX);
         let (mut excluded, mut line) = (Vec::new(), Vec::new());
@@ -158,7 +185,10 @@ impl Push for Graphite {
         match self.step_secs {
             Some(step) if step > u64::from(period.secs()) => Err(Problem::new(
                 "step",
-                format!("is larger than the period of {} s, so Graphite would keep one point in several; use a period of at least {step} s", period.secs()),
+                format!(
+                    "is larger than the period of {} s, so Graphite would keep one point in several; use a period of at least {step} s",
+                    period.secs()
+                ),
             )),
             _ => Ok(()),
         }

@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use endpoint::{Endpoint, Flavour};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use model::{AggregateOp, Batch, Label, Secret, Shape};
+use model::{Batch, Label, Secret, Shape};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::io::Write;
@@ -136,7 +136,7 @@ impl Push for InfluxDb {
                 Ok(key) => {
                     line.clear();
                     line.extend_from_slice(key);
-                    write_fields(batch, &row.points, &mut line);
+                    write_fields(batch, row, &speller.keys(row.raw.2, tag_key), &mut line);
                     line.extend_from_slice(end.as_bytes());
                     packer.push(&line, &row.points);
                 }
@@ -223,7 +223,7 @@ fn measurement(name: &Name<'_>, mark: &str) -> String {
 fn write_key(measurement: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) -> Result<(), &'static str> {
     let start = out.len();
     escape(measurement, &[',', ' '], out);
-    let keys = speller.keys(labels, tag_key).to_vec();
+    let keys = speller.keys(labels, tag_key);
     let mut tags: Vec<(&String, &Label)> = keys.iter().zip(labels).map(|(key, (_, label))| (key, label)).collect();
     tags.sort_by_key(|(key, _)| *key);
     for (key, label) in tags {
@@ -236,9 +236,10 @@ fn write_key(measurement: &str, labels: &[(String, Label)], speller: &mut Spelle
 }
 
 /// Appends ` field=value,...`. A value without `i` is a float in every version, also where it is whole.
-fn write_fields(batch: &Batch, points: &[u32], out: &mut Vec<u8>) {
-    let aggregates: Vec<&str> = points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str()).collect();
-    for (at, (field, &point)) in names::distinct(&aggregates, field_key).iter().zip(points).enumerate() {
+fn write_fields(batch: &Batch, row: &Row<'_>, tags: &[String], out: &mut Vec<u8>) {
+    let aggregates: Vec<&str> = row.points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str()).collect();
+    let fields = names::distinct(&aggregates, |raw| field_key(raw, tags));
+    for (at, (field, &point)) in fields.iter().zip(&row.points).enumerate() {
         out.push(if at == 0 { b' ' } else { b',' });
         escape(field, &[',', '=', ' '], out);
         out.push(b'=');
@@ -261,17 +262,22 @@ fn is_name_char(c: char) -> bool {
     !c.is_control() && !matches!(c, '\\' | '\u{2028}' | '\u{2029}')
 }
 
-/// A tag's name. `time` is refused, names with a leading `_` are the system's, and a tag named like a field reads back
-/// under another name: those that look like an aggregate's are set apart in every window.
+/// A tag's name. `time` is refused, and names with a leading `_` are the system's.
 fn tag_key(raw: &str) -> String {
     let key = names::node(raw, is_name_char);
-    let aggregate = key == "count" || AggregateOp::ALL.iter().any(|op| key.strip_suffix(op.name()).is_some_and(|rest| rest.ends_with('_')));
-    if key.starts_with('_') || key == "time" || aggregate { format!("label_{}", key.trim_start_matches('_')) } else { key }
+    if key.starts_with('_') || key == "time" { format!("label_{}", key.trim_start_matches('_')) } else { key }
 }
 
-fn field_key(raw: &str) -> String {
-    let key = names::node(raw, is_name_char);
-    if key.starts_with('_') || key == "time" { format!("value_{}", key.trim_start_matches('_')) } else { key }
+/// A field's name. `time` is lost without a word, and a field named like a tag of its line reads back under another name.
+fn field_key(raw: &str, tags: &[String]) -> String {
+    let mut key = names::node(raw, is_name_char);
+    if key.starts_with('_') || key == "time" {
+        key = format!("value_{}", key.trim_start_matches('_'));
+    }
+    while tags.contains(&key) || key == names::SERIES_LABEL {
+        key.insert_str(0, "value_");
+    }
+    key
 }
 
 /// A tag's value. There is no escape for a backslash: before a delimiter or at the end it would swallow what follows.

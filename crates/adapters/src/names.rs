@@ -10,6 +10,7 @@ use model::{Label, Series, Shape};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 /// How a missing value is shown (design.md 2).
 pub(crate) const MISSING: &str = "none";
@@ -24,7 +25,7 @@ pub(crate) const NAME_CHARS_MAX: usize = 100;
 /// Characters of a mark.
 const MARK_CHARS: usize = 10;
 /// Label that keeps two series apart whose names and labels are written alike.
-const SERIES_LABEL: &str = "series";
+pub(crate) const SERIES_LABEL: &str = "series";
 /// Raw text shown in a note, in characters.
 const NOTE_CHARS_MAX: usize = 200;
 /// Why a point is left out that no spelling can keep apart.
@@ -88,7 +89,7 @@ pub(crate) fn node(raw: &str, keep: impl Fn(char) -> bool) -> String {
 pub(crate) struct Speller {
     notes: BTreeSet<Note>,
     /// The label names of the series before: mostly those of the next one too.
-    keys: (Vec<String>, Vec<String>),
+    keys: (Vec<String>, Rc<[String]>),
 }
 
 impl Speller {
@@ -114,15 +115,15 @@ impl Speller {
 
     /// The labels' names, no two alike. `clean` writes one in the store's alphabet. Where two fall together, the one that is
     /// written as it is keeps its spelling.
-    pub(crate) fn keys(&mut self, labels: &[(String, Label)], clean: impl Fn(&str) -> String) -> &[String] {
+    pub(crate) fn keys(&mut self, labels: &[(String, Label)], clean: impl Fn(&str) -> String) -> Rc<[String]> {
         let known = self.keys.0.len() == labels.len() && self.keys.0.iter().zip(labels).all(|(known, (raw, _))| known == raw);
         if !known {
             let raws: Vec<&str> = labels.iter().map(|(raw, _)| raw.as_str()).collect();
             let written = distinct(&raws, |raw| clean(cut(raw, NAME_CHARS_MAX)));
             raws.iter().zip(&written).filter(|(_, written)| is_marked(written)).for_each(|(raw, written)| self.note(raw, written));
-            self.keys = (raws.into_iter().map(str::to_owned).collect(), written);
+            self.keys = (raws.into_iter().map(str::to_owned).collect(), written.into());
         }
-        &self.keys.1
+        self.keys.1.clone()
     }
 
     /// Remembers that `raw` is shown as `written`.

@@ -48,7 +48,12 @@ impl HttpRequest {
 impl std::fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (method, url, headers, bytes) = (self.method, self.masked_url(), &self.headers, self.body.len());
-        f.debug_struct("HttpRequest").field("method", &method).field("url", &url).field("headers", headers).field("body_bytes", &bytes).finish()
+        f.debug_struct("HttpRequest")
+            .field("method", &method)
+            .field("url", &url)
+            .field("headers", headers)
+            .field("body_bytes", &bytes)
+            .finish()
     }
 }
 
@@ -96,7 +101,8 @@ mod tests {
             ("https://h.example/write", "https://h.example/write"),
             ("http://[::1]:1/a?b", "http://[::1]:1/a?b=***"),
         ] {
-            let request = HttpRequest { method: "POST", url: url.parse().expect("a URL"), headers: Vec::new(), body: Vec::new(), ca_pem: None };
+            let request =
+                HttpRequest { method: "POST", url: url.parse().expect("a URL"), headers: Vec::new(), body: Vec::new(), ca_pem: None };
             assert_eq!(request.masked_url(), shown);
             assert!(!format!("{request:?}").contains("abc"), "{request:?}");
         }

@@ -155,7 +155,8 @@ enum Format {
 impl Format {
     /// OpenMetrics only for a reader who names it and likes it better. Anything else gets 0.0.4; nobody gets a 406.
     fn wanted(accept: &Accept) -> Format {
-        let open = accept.weight(|range| range.kind == "application/openmetrics-text" && matches!(range.version.as_deref(), None | Some("1.0.0")));
+        let open =
+            accept.weight(|range| range.kind == "application/openmetrics-text" && matches!(range.version.as_deref(), None | Some("1.0.0")));
         let text = accept.weight(|range| match range.kind.as_str() {
             "text/plain" => matches!(range.version.as_deref(), None | Some("0.0.4")),
             kind => matches!(kind, "text/*" | "*/*"),
@@ -263,7 +264,7 @@ fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
 /// Appends what identifies a series on the page: name and labels.
 fn write_series(base: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) {
     out.extend_from_slice(base.as_bytes());
-    let keys = speller.keys(labels, label_name).to_vec();
+    let keys = speller.keys(labels, label_name);
     for (at, (key, (_, label))) in keys.iter().zip(labels).enumerate() {
         out.push(if at == 0 { b'{' } else { b',' });
         out.extend_from_slice(key.as_bytes());

@@ -157,7 +157,9 @@ mod tests {
 
     #[test]
     fn accept_headers_are_read_leniently() {
-        let accept = Accept::read(Some("application/openmetrics-text;version=1.0.0;q=0.6, TEXT/plain;version=\"0.0.4\" ; q=0.3,*/*;q=2,nonsense,,a/b;q=x"));
+        let accept = Accept::read(Some(
+            "application/openmetrics-text;version=1.0.0;q=0.6, TEXT/plain;version=\"0.0.4\" ; q=0.3,*/*;q=2,nonsense,,a/b;q=x",
+        ));
         let versions: Vec<_> = accept.0.iter().map(|range| (range.kind.as_str(), range.version.as_deref(), range.q)).collect();
         assert_eq!(versions, [("application/openmetrics-text", Some("1.0.0"), 0.6), ("text/plain", Some("0.0.4"), 0.3)]);
         assert_eq!(Accept::read(None), Accept::default());

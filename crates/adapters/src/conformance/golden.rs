@@ -23,12 +23,16 @@ pub(super) fn batch() -> Batch {
 /// The same on a page, with counters and with when the window ended.
 pub(super) fn page() -> Page {
     let counter = Counter { total: 1_234.0, created: Stamp::from_micros(1_699_990_000_250_000) };
-    let mut series: Vec<PageSeries> = batch().points.into_iter().map(|point| PageSeries {
-        series: point.series,
-        shape: point.shape,
-        value: Some(point.value),
-        counter: (point.shape == Shape::Additive).then_some(counter),
-    }).collect();
+    let mut series: Vec<PageSeries> = batch()
+        .points
+        .into_iter()
+        .map(|point| PageSeries {
+            series: point.series,
+            shape: point.shape,
+            value: Some(point.value),
+            counter: (point.shape == Shape::Additive).then_some(counter),
+        })
+        .collect();
     let end = super::series(&["crashmeter", "ProjectX", "health"], "window_end_timestamp_seconds", &[("store", text("main"))]);
     series.push(PageSeries { series: end, shape: Shape::Health, value: Some(1_700_000_100.0), counter: None });
     Page { window: window(), series }

@@ -22,7 +22,12 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<Sample>, String> {
         let by_v3 = Line {
             measurement: parsed.series.measurement.to_string(),
             tags: parsed.series.tag_set.iter().flatten().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
-            fields: parsed.field_set.iter().map(|(key, value)| (key.to_string(), value.clone())).map(|(key, value)| Ok((key, float(&value)?))).collect::<Result<_, String>>()?,
+            fields: parsed
+                .field_set
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.clone()))
+                .map(|(key, value)| Ok((key, float(&value)?)))
+                .collect::<Result<_, String>>()?,
             time: parsed.timestamp.ok_or(format!("no time: {line:?}"))?,
         };
         let by_v1 = read_v1(line)?;
@@ -65,7 +70,8 @@ fn read_v1(line: &str) -> Result<Line, String> {
     let tags = parts.map(pair).collect::<Result<_, _>>()?;
     let fields = split(fields, ',').into_iter().map(|part| {
         let (name, value) = pair(part)?;
-        let plain = value.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-')) && !value.starts_with('.') && !value.ends_with('.');
+        let plain =
+            value.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-')) && !value.starts_with('.') && !value.ends_with('.');
         Ok((name, value.parse().ok().filter(|_| plain).ok_or(format!("no float: {part:?}"))?))
     });
     let fields = fields.collect::<Result<_, String>>()?;
@@ -134,7 +140,8 @@ fn values_and_names_are_read_back_as_they_were() {
         let one = series(&["crashmeter", "Project X", "a,b", "c=d"], "count", &[("error.type", text(value)), ("x y", text("z"))]);
         let payloads = push_of(&influxdb(EXAMPLES[2].fields)).encode(&batch([one])).payloads;
         let samples = read(&payloads[0].body()).expect("sound lines");
-        let labels: BTreeMap<String, String> = [("error.type", value), ("x y", "z")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let labels: BTreeMap<String, String> =
+            [("error.type", value), ("x y", "z")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         assert_eq!(samples[0].series, StoredSeries { name: "crashmeter.Project X.a,b.c=d\0count".to_owned(), labels });
     }
 }
@@ -143,7 +150,10 @@ fn values_and_names_are_read_back_as_they_were() {
 fn one_line_holds_all_aggregates_of_a_row() {
     let row = |aggregate, value| series(&["p", "q", "r", "s"], aggregate, &[("a", text(value))]);
     let encoded = push_of(&influxdb(EXAMPLES[2].fields)).encode(&batch([row("count", "x"), row("count", "y"), row("a_max", "x")]));
-    assert_eq!(String::from_utf8(encoded.payloads[0].body()).expect("text"), "p.q.r.s,a=x count=0.25,a_max=2.25 1700000040\np.q.r.s,a=y count=1.25 1700000040\n");
+    assert_eq!(
+        String::from_utf8(encoded.payloads[0].body()).expect("text"),
+        "p.q.r.s,a=x count=0.25,a_max=2.25 1700000040\np.q.r.s,a=y count=1.25 1700000040\n"
+    );
     let points: Vec<Vec<u32>> = encoded.payloads[0].pieces().map(|piece| piece.points.to_vec()).collect();
     assert_eq!(points, [vec![0, 2], vec![1]]);
 }
@@ -169,13 +179,37 @@ fn each_version_is_spoken_to_in_its_own_words() {
         (r#"{"url": "http://h:8086/", "db": "d"}"#, "http://h:8086/write?db=d&precision=s", None),
         (r#"{"url": "http://h/proxy", "db": "d"}"#, "http://h/proxy/write?db=d&precision=s", None),
         (r#"{"url": "http://h/proxy/write/", "db": "d"}"#, "http://h/proxy/write?db=d&precision=s", None),
-        (r#"{"url": "http://h/write?precision=us&db=d&consistency=all&precision=ns"}"#, "http://h/write?db=d&consistency=all&precision=s", None),
-        (r#"{"url": "http://h/write?db=a%20b", "username": "u", "password": "p"}"#, "http://h/write?db=a+b&precision=s", Some("Basic dTpw")),
+        (
+            r#"{"url": "http://h/write?precision=us&db=d&consistency=all&precision=ns"}"#,
+            "http://h/write?db=d&consistency=all&precision=s",
+            None,
+        ),
+        (
+            r#"{"url": "http://h/write?db=a%20b", "username": "u", "password": "p"}"#,
+            "http://h/write?db=a+b&precision=s",
+            Some("Basic dTpw"),
+        ),
         (r#"{"url": "http://h/write?db=d", "token": "t"}"#, "http://h/write?db=d&precision=s", Some("Token t")),
-        (r#"{"url": "http://h", "org": "o", "bucket": "b", "token": "t"}"#, "http://h/api/v2/write?org=o&bucket=b&precision=s", Some("Token t")),
-        (r#"{"url": "http://h/api/v2/write?orgID=1&bucket=b", "token": "t"}"#, "http://h/api/v2/write?orgID=1&bucket=b&precision=s", Some("Token t")),
-        (r#"{"url": "http://h/api/v2/write", "org": "o", "bucket": "d", "username": "u", "password": "p"}"#, "http://h/api/v2/write?org=o&bucket=d&precision=s", Some("Token u:p")),
-        (r#"{"url": "http://h/api/v3/write_lp?db=d&no_sync=false", "token": "t"}"#, "http://h/api/v3/write_lp?db=d&no_sync=false&precision=second", Some("Bearer t")),
+        (
+            r#"{"url": "http://h", "org": "o", "bucket": "b", "token": "t"}"#,
+            "http://h/api/v2/write?org=o&bucket=b&precision=s",
+            Some("Token t"),
+        ),
+        (
+            r#"{"url": "http://h/api/v2/write?orgID=1&bucket=b", "token": "t"}"#,
+            "http://h/api/v2/write?orgID=1&bucket=b&precision=s",
+            Some("Token t"),
+        ),
+        (
+            r#"{"url": "http://h/api/v2/write", "org": "o", "bucket": "d", "username": "u", "password": "p"}"#,
+            "http://h/api/v2/write?org=o&bucket=d&precision=s",
+            Some("Token u:p"),
+        ),
+        (
+            r#"{"url": "http://h/api/v3/write_lp?db=d&no_sync=false", "token": "t"}"#,
+            "http://h/api/v3/write_lp?db=d&no_sync=false&precision=second",
+            Some("Bearer t"),
+        ),
     ] {
         let request = request(fields);
         assert_eq!((request.method, request.url.as_str()), ("POST", url), "{fields}");

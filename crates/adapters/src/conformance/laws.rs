@@ -146,7 +146,8 @@ fn shown(series: &StoredSeries) -> String {
 #[test]
 fn a_value_of_ten_megabytes_is_cut_and_still_itself() {
     let long = "x".repeat(10 << 20);
-    let all = batch([format!("{long}1"), format!("{long}2")].iter().map(|value| series(&["p", "q", "r", "s"], "count", &[("a", text(value))])));
+    let all =
+        batch([format!("{long}1"), format!("{long}2")].iter().map(|value| series(&["p", "q", "r", "s"], "count", &[("a", text(value))])));
     for example in EXAMPLES {
         assert_eq!(places(example, &all).len(), 2, "{}", example.label());
         assert!(example.write(&all).bodies.concat().len() < 2_000, "{}", example.label());
@@ -156,8 +157,40 @@ fn a_value_of_ten_megabytes_is_cut_and_still_itself() {
 /// Texts made of the characters that some parser on the way cares about.
 fn nasty() -> impl Strategy<Value = String> {
     let parts = prop::sample::select(vec![
-        "a", "b", "A", "_", "_x0a1b2c3d", ".", "-", " ", ";", "=", ",", "\\", "\"", "\n", "\r", "\t", "~", "{", "}", "#", "/", "0", "1", "é", "\0", "\u{85}",
-        "\u{2028}", "!", "^", "none", "time", "name", "count", "series",
+        "a",
+        "b",
+        "A",
+        "_",
+        "_x0a1b2c3d",
+        ".",
+        "-",
+        " ",
+        ";",
+        "=",
+        ",",
+        "\\",
+        "\"",
+        "\n",
+        "\r",
+        "\t",
+        "~",
+        "{",
+        "}",
+        "#",
+        "/",
+        "0",
+        "1",
+        "é",
+        "\0",
+        "\u{85}",
+        "\u{2028}",
+        "!",
+        "^",
+        "none",
+        "time",
+        "name",
+        "count",
+        "series",
     ]);
     prop::collection::vec(parts, 0..4).prop_map(|parts| parts.concat())
 }

@@ -159,7 +159,9 @@ fn values_are_read_back_as_they_were() {
 
 #[test]
 fn labels_that_are_taken_are_renamed() {
-    for (raw, written) in [("__name__", "label_name_"), ("le", "label_le"), ("quantile", "label_quantile"), ("0abc", "_0abc"), ("job", "job"), ("_tx", "_tx")] {
+    for (raw, written) in
+        [("__name__", "label_name_"), ("le", "label_le"), ("quantile", "label_quantile"), ("0abc", "_0abc"), ("job", "job"), ("_tx", "_tx")]
+    {
         let one = batch([series(&["p", "q", "r", "s"], "count", &[(raw, text("v"))])]);
         let samples = read_text(text_of(&page(&one), None).as_bytes()).expect("a sound page");
         assert_eq!(samples[0].series.labels.keys().collect::<Vec<_>>(), [written]);
@@ -176,9 +178,24 @@ fn openmetrics_is_for_those_who_ask_for_it() {
         (Some("*/*"), plain),
         (Some("text/html,application/xhtml+xml,*/*;q=0.8"), plain),
         (Some("text/plain;version=0.0.4;q=1,*/*;q=0.1"), plain),
-        (Some("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"), open),
-        (Some("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5"), open),
-        (Some("application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"), open),
+        (
+            Some(
+                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            ),
+            open,
+        ),
+        (
+            Some(
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5",
+            ),
+            open,
+        ),
+        (
+            Some(
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            ),
+            open,
+        ),
         (Some("application/openmetrics-text;version=0.0.1"), plain),
         (Some("application/openmetrics-text;version=2.0.0"), plain),
         (Some("application/openmetrics-text;q=0"), plain),
@@ -199,7 +216,8 @@ fn an_additive_series_is_a_gauge_and_a_counter() {
         let rendered = prometheus().render(&page, &Accept::read(accept));
         let samples = read(&rendered.body, open_metrics).expect("a sound page");
         assert_eq!(samples.len() as u64, rendered.samples);
-        let of = |kind: &str, end: &str| samples.iter().filter(|(known, sample)| known == kind && sample.series.name.ends_with(end)).count();
+        let of =
+            |kind: &str, end: &str| samples.iter().filter(|(known, sample)| known == kind && sample.series.name.ends_with(end)).count();
         assert_eq!((of("gauge", "_window"), of("counter", "_total"), of("counter", "_created")), (5, 4, if open_metrics { 4 } else { 0 }));
         let created = samples.iter().find(|(_, sample)| sample.series.name.ends_with("_created")).map(|(_, sample)| sample.value);
         assert_eq!(created, open_metrics.then_some(1_699_990_000.25));
@@ -237,7 +255,12 @@ fn names_of_gauges_and_counters_never_meet() {
 
 #[test]
 fn a_family_without_samples_keeps_its_head() {
-    let none = PageSeries { series: series(&["p", "q", "r", "s"], "a_max", &[("a", Label::Missing)]), shape: Shape::Gauge, value: None, counter: None };
+    let none = PageSeries {
+        series: series(&["p", "q", "r", "s"], "a_max", &[("a", Label::Missing)]),
+        shape: Shape::Gauge,
+        value: None,
+        counter: None,
+    };
     let shown = text_of(&Page { window: window(), series: vec![none] }, None);
     assert_eq!(shown, "# HELP p_q_r_s_a_max_window p / q / r / s / a_max, over one window of 60 s\n# TYPE p_q_r_s_a_max_window gauge\n");
 }
@@ -259,7 +282,11 @@ fn a_counter_that_cannot_be_one_is_left_out() {
 
 #[test]
 fn health_keeps_its_name_unless_other_tools_misread_it() {
-    for (aggregate, name) in [("up", "p_health_up"), ("window_end_timestamp_seconds", "p_health_window_end_timestamp_seconds"), ("reports_total", "p_health_reports_total_value")] {
+    for (aggregate, name) in [
+        ("up", "p_health_up"),
+        ("window_end_timestamp_seconds", "p_health_window_end_timestamp_seconds"),
+        ("reports_total", "p_health_reports_total_value"),
+    ] {
         let mut one = batch([series(&["p", "health"], aggregate, &[])]);
         one.points[0].shape = Shape::Health;
         let samples = read_text(text_of(&page(&one), None).as_bytes()).expect("a sound page");
@@ -281,7 +308,9 @@ fn settings_and_who_may_read() {
         let problems = Adapter::parse("prometheus", &object(fields)).err().unwrap_or_default();
         assert_eq!(problems.iter().map(|problem| problem.field.as_str()).collect::<Vec<_>>(), faulty, "{fields}");
     }
-    for (example, right, challenge) in [("text", "Basic c2NyYXBlcjpwYTU1d29yZA==", "Basic"), ("openmetrics", "Bearer t0ken-of-scraper", "Bearer")] {
+    for (example, right, challenge) in
+        [("text", "Basic c2NyYXBlcjpwYTU1d29yZA==", "Basic"), ("openmetrics", "Bearer t0ken-of-scraper", "Bearer")]
+    {
         let adapter = EXAMPLES.iter().find(|known| known.name == example).expect("an example").adapter();
         let pull = adapter.as_pull().expect("a pull adapter");
         assert!(pull.authorises(Some(right)) && !pull.authorises(None) && !pull.authorises(Some("Basic x")));

@@ -56,9 +56,12 @@ impl Endpoint {
         let mut sound = true;
         for (name, given) in [("db", db), ("org", org), ("bucket", bucket)] {
             let belongs = (name == "db") != (flavour == Flavour::V2);
-            let in_url = query.iter().find(|(known, _)| known == name || (name == "org" && known == "orgID")).map(|(_, value)| value.clone());
+            let in_url =
+                query.iter().find(|(known, _)| known == name || (name == "org" && known == "orgID")).map(|(_, value)| value.clone());
             let fault = match (in_url, given) {
-                (Some(known), Some(given)) if known != given => format!("differs from the one in the url, {known:?}; leave one of them out"),
+                (Some(known), Some(given)) if known != given => {
+                    format!("differs from the one in the url, {known:?}; leave one of them out")
+                }
                 (None, None) if belongs => "is missing, and the url does not name it".to_owned(),
                 (None, Some(_)) if !belongs => format!("is not taken by {}; leave it out, or give that version's url", spoken(flavour)),
                 (None, Some(given)) => {

@@ -67,7 +67,8 @@ fn named_by_number(payload: &Payload, answer: &Value, refused: &mut BTreeMap<usi
 fn named_by_text(payload: &Payload, text: &str, refused: &mut BTreeMap<usize, String>) {
     for fault in text.split("unable to parse '").skip(1) {
         let line_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        let at = payload.pieces().position(|piece| fault.strip_prefix(line_of(piece.bytes).as_str()).is_some_and(|rest| rest.starts_with("':")));
+        let at =
+            payload.pieces().position(|piece| fault.strip_prefix(line_of(piece.bytes).as_str()).is_some_and(|rest| rest.starts_with("':")));
         if let Some(at) = at {
             refused.insert(at, shown(fault.rsplit("':").next().unwrap_or(fault).as_bytes()));
         }
@@ -103,12 +104,24 @@ mod tests {
     fn partial_writes_name_or_count_what_was_refused() {
         for (body, refused, unnamed) in [
             (r#"{"error":"partial write: unable to parse 'm,a= v=1,w=2 1': missing tag value dropped=0"}"#, vec![4, 5], 0),
-            (r#"{"error":"partial write: field type conflict: input field \"v\" on measurement \"m\" is type float, already exists as type integer dropped=1"}"#, vec![], 3),
+            (
+                r#"{"error":"partial write: field type conflict: input field \"v\" on measurement \"m\" is type float, already exists as type integer dropped=1"}"#,
+                vec![],
+                3,
+            ),
             (r#"{"error":"partial write: points beyond retention policy dropped=2"}"#, vec![], 5),
             (r#"{"error":"partial write: points beyond retention policy dropped=99"}"#, vec![], 6),
             (r#"{"error":"partial write: something else"}"#, vec![], 3),
-            ("partial write: unable to parse 'm,a= v=1,w=2 1': missing tag value\nunable to parse 'm,a=x v=1 1': why dropped=0", vec![0, 4, 5], 0),
-            (r#"{"error":"partial write of line protocol occurred","data":[{"original_line":"m,a=y v=1","line_number":2,"error_message":"bad"}]}"#, vec![1, 2, 3], 0),
+            (
+                "partial write: unable to parse 'm,a= v=1,w=2 1': missing tag value\nunable to parse 'm,a=x v=1 1': why dropped=0",
+                vec![0, 4, 5],
+                0,
+            ),
+            (
+                r#"{"error":"partial write of line protocol occurred","data":[{"original_line":"m,a=y v=1","line_number":2,"error_message":"bad"}]}"#,
+                vec![1, 2, 3],
+                0,
+            ),
             (r#"{"error":"partial write of line protocol occurred","data":[{"line_number":0},{"line_number":9}]}"#, vec![], 3),
             (r#"{"error":"partial write of line protocol occurred","data":[{"original_line":"m,a=y"#, vec![], 6),
         ] {

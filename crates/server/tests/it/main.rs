@@ -3,8 +3,15 @@
 //! `make test` installs the SDKs and stores first (`scripts/install-test-tools`). `process`, `http`, `receivers` and `sdk` are the
 //! rigs; each has tests of its own, so that a broken rig is told from a broken product. Everything listens on free loopback ports.
 
+mod crashmeter;
+mod end_to_end;
+mod expected;
 mod http;
+mod kill;
+mod outage;
 mod process;
 mod receivers;
+mod relay;
+mod scrape;
 mod sdk;
 mod wait;

@@ -1,0 +1,225 @@
+//! The catalog over a real database: revisions, seals, the ledger, secrets, restarts.
+
+use catalog::{
+    Attempt, Catalog, CatalogError, MetricDraft, Scope, SealedCell, SealedMetric, SealedSeries, SealedWindow, Settled, StoreDraft, StoreId,
+    StoreSettings, WindowFacts, token_hash,
+};
+use model::{Aggregate, AggregateOp, Label, Period, ProjectId, Query, Secret, Stamp, Window};
+use std::collections::BTreeMap;
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    catalog: Catalog,
+    project: ProjectId,
+}
+
+fn at(seconds: u64) -> impl Fn() -> Stamp {
+    move || Stamp::from_secs(seconds)
+}
+
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().expect("a folder");
+    let catalog = Catalog::open(folder.path()).expect("a new catalog");
+    let (project, _) = catalog.create_project("shooter", "test", &at(100)).expect("made");
+    Fixture { folder, catalog, project }
+}
+
+fn draft(attribute: &str) -> MetricDraft {
+    let aggregates = vec![Aggregate { op: AggregateOp::Max, attribute: attribute.into() }];
+    MetricDraft { query: Query { filter: vec![], group: vec![], aggregates }, zero_for: None, series_budget: 10 }
+}
+
+fn store_draft(period: u32, secrets: &[(&str, Option<&str>)]) -> StoreDraft {
+    let settings = StoreSettings {
+        adapter: "graphite".into(),
+        period: Period::new(period).expect("legal"),
+        sets: vec!["errors".into()],
+        prefix: "crashmeter".into(),
+        labels: BTreeMap::new(),
+        horizon_secs: 1_000,
+        enabled: true,
+        fields: serde_json::Map::new(),
+    };
+    let secrets = secrets.iter().map(|(name, text)| ((*name).to_owned(), text.map(Secret::new))).collect();
+    StoreDraft { settings, secrets, pull: false }
+}
+
+fn window(start: u64) -> Window {
+    Window::new(start, Period::new(10).expect("legal")).expect("on the grid")
+}
+
+fn sealed(fixture: &Fixture, start: u64, due: &[(StoreId, u64)]) -> SealedWindow {
+    let snapshot = fixture.catalog.snapshot();
+    let metrics = snapshot.metrics.iter().map(|metric| SealedMetric {
+        revision: metric.newest().id,
+        failure: None,
+        matched: 3,
+        own: 3,
+        folded: 0,
+        left_out: 0,
+        series: vec![SealedSeries { key: vec![Label::Missing], live: true, cells: vec![SealedCell { value: Some(1.5), counter: None }] }],
+    });
+    SealedWindow {
+        project: fixture.project,
+        window: window(start),
+        facts: WindowFacts { coverage: 0.5, accepted: 3, refused: vec![("busy".into(), 2)] },
+        metrics: metrics.collect(),
+        states: snapshot.metrics.iter().map(|metric| (metric.id, vec![1, 2, 3])).collect(),
+        due: due.to_vec(),
+    }
+}
+
+fn store(fixture: &Fixture) -> StoreId {
+    fixture.catalog.put_store(fixture.project, "g", &store_draft(10, &[]), None, "test", &at(110)).expect("saved");
+    fixture.catalog.snapshot().store(fixture.project, "g").expect("there").id
+}
+
+#[test]
+fn a_revision_governs_windows_from_its_stamp_on() {
+    let f = fixture();
+    f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(150)).expect("saved");
+    assert_eq!(f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(160)).expect("saved"), 1, "saving the same changes nothing");
+    assert_eq!(f.catalog.put_metric(f.project, "errors", "m", &draft("b"), Some(1), "test", &at(171)).expect("saved"), 2);
+    let stale = f.catalog.put_metric(f.project, "errors", "m", &draft("c"), Some(1), "test", &at(172));
+    assert!(matches!(stale, Err(CatalogError::Changed { expected: 1, found: 2 })));
+    f.catalog.delete_metric(f.project, "errors", "m", "test", &at(185)).expect("deleted");
+    let snapshot = f.catalog.snapshot();
+    let sets = ["errors".to_owned()];
+    let revision = |start| snapshot.metrics_due(f.project, window(start), &sets).map(|(_, revision)| revision.number).collect::<Vec<_>>();
+    assert_eq!([140, 150, 170, 180, 190].map(revision), [vec![], vec![1], vec![1], vec![2], vec![]]);
+}
+
+#[test]
+fn a_change_is_stamped_after_everything_sealed_and_changed_before() {
+    let f = fixture();
+    f.catalog.seal(&sealed(&f, 500, &[]), Stamp::from_secs(511)).expect("sealed");
+    assert_eq!(f.catalog.floor().expect("read"), Stamp::from_secs(510));
+    f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(7)).expect("saved although the clock is behind");
+    assert_eq!(f.catalog.snapshot().metrics[0].newest().begins, Stamp::from_secs(510));
+}
+
+#[test]
+fn a_window_is_sealed_once_and_in_order_and_all_or_nothing() {
+    let f = fixture();
+    let store = store(&f);
+    f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(111)).expect("saved");
+    f.catalog.seal(&sealed(&f, 200, &[(store, 4)]), Stamp::from_secs(211)).expect("sealed");
+    for start in [200, 190] {
+        assert!(f.catalog.seal(&sealed(&f, start, &[(store, 4)]), Stamp::from_secs(212)).is_err(), "{start}");
+    }
+    // A seal that fails half-way leaves nothing: here the store of a delivery does not exist.
+    let mut broken = sealed(&f, 210, &[(store, 4)]);
+    broken.metrics[0].revision = catalog::RevisionId(999);
+    assert!(f.catalog.seal(&broken, Stamp::from_secs(221)).is_err());
+    assert_eq!(f.catalog.sealed_end(f.project, window(0).period()).expect("read"), Some(210));
+    assert_eq!(f.catalog.window_facts(f.project, window(210)).expect("read"), None);
+    assert_eq!(f.catalog.ledger(store).expect("read").due, 4);
+    f.catalog.record_gap(f.project, window(210), 250).expect("recorded");
+    assert!(f.catalog.seal(&sealed(&f, 240, &[]), Stamp::from_secs(251)).is_err(), "inside the gap");
+    f.catalog.seal(&sealed(&f, 250, &[]), Stamp::from_secs(261)).expect("after the gap");
+    assert_eq!(f.catalog.newest_sealed(f.project, window(0).period()).expect("read"), Some(window(250)));
+}
+
+#[test]
+fn what_is_sealed_reads_back_after_a_restart() {
+    let f = fixture();
+    f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(111)).expect("saved");
+    let one = sealed(&f, 200, &[]);
+    f.catalog.seal(&one, Stamp::from_secs(211)).expect("sealed");
+    f.catalog.record_downtime(Stamp::from_secs(1), Stamp::from_secs(5)).expect("recorded");
+    let metric = f.catalog.snapshot().metrics[0].id;
+    drop(f.catalog);
+    let again = Catalog::open(f.folder.path()).expect("opens again");
+    assert_eq!(again.sealed_metric(one.metrics[0].revision, window(200)).expect("read"), Some(one.metrics[0].clone()));
+    assert_eq!(again.window_facts(f.project, window(200)).expect("read"), Some(one.facts));
+    assert_eq!(again.series_state(metric, window(0).period()).expect("read"), Some(vec![1, 2, 3]));
+    assert_eq!(again.downtimes(Stamp::from_secs(4)).expect("read"), [(Stamp::from_secs(1), Stamp::from_secs(5))]);
+    assert_eq!(again.downtimes(Stamp::from_secs(5)).expect("read"), []);
+    assert_eq!(again.snapshot().metrics.len(), 1);
+}
+
+#[test]
+fn the_ledger_adds_up_through_attempts_expiry_and_deletion() {
+    let f = fixture();
+    let store = store(&f);
+    for start in [200, 210, 220] {
+        f.catalog.seal(&sealed(&f, start, &[(store, 10)]), Stamp::from_secs(start + 11)).expect("sealed");
+    }
+    let ledger = || f.catalog.ledger(store).expect("read");
+    assert_eq!((ledger().due, ledger().open, ledger().imbalance()), (30, 30, 0));
+    let open = f.catalog.oldest_open(store, None).expect("read").expect("one is open");
+    assert_eq!((open.window, open.points.open, open.payload), (window(200), 10, None));
+    f.catalog.keep_payload(store, window(200), &Settled { excluded: 2, payload: Some(vec![9]), ..Settled::default() }).expect("kept");
+    let attempt = Attempt { window_start: 200, at: 215, outcome: "partial".into(), text: "two refused".into(), points: 8, bytes: 99, millis: 3 };
+    let settled = Settled { confirmed: 4, refused: 2, payload: Some(vec![8]), note: Some("two refused".into()), ..Settled::default() };
+    f.catalog.record_attempt(store, window(200), &attempt, &settled).expect("recorded");
+    let open = f.catalog.oldest_open(store, None).expect("read").expect("still open");
+    assert_eq!((open.points.open, open.payload), (2, Some(vec![8])));
+    // More than is open can never be settled.
+    f.catalog.record_attempt(store, window(200), &attempt, &Settled { sent: 3, ..Settled::default() }).expect("nothing is changed");
+    assert_eq!(ledger().sent, 0);
+    f.catalog.record_attempt(store, window(200), &attempt, &Settled { sent: 2, ..Settled::default() }).expect("recorded");
+    f.catalog.expire(store, window(210), 10, "too old").expect("recorded");
+    assert_eq!(f.catalog.oldest_open(store, None).expect("read").map(|open| open.window), Some(window(220)));
+    assert_eq!(f.catalog.oldest_open(store, Some(window(220))).expect("read").map(|open| open.window), None);
+    f.catalog.delete_store(f.project, "g", "test", &at(400)).expect("deleted");
+    let end = ledger();
+    let parts = (end.confirmed, end.sent, end.refused, end.excluded, end.open, end.expired, end.cancelled);
+    assert_eq!((parts, end.due, end.imbalance()), ((4, 2, 2, 2, 0, 10, 10), 30, 0));
+    // An answer that comes after the deletion settles nothing any more, and a window sealed after it owes nothing.
+    f.catalog.record_attempt(store, window(220), &attempt, &Settled { confirmed: 10, ..Settled::default() }).expect("nothing is changed");
+    f.catalog.seal(&sealed(&f, 230, &[(store, 5)]), Stamp::from_secs(500)).expect("sealed");
+    assert_eq!((ledger().confirmed, ledger().cancelled, ledger().imbalance()), (4, 15, 0));
+    assert_eq!(f.catalog.deliveries(store, 0, u64::MAX >> 1, 10).expect("read").len(), 4);
+}
+
+#[test]
+fn a_window_set_aside_comes_after_the_others() {
+    let f = fixture();
+    let store = store(&f);
+    for start in [200, 210] {
+        f.catalog.seal(&sealed(&f, start, &[(store, 1)]), Stamp::from_secs(start + 11)).expect("sealed");
+    }
+    f.catalog.set_aside(store, window(200)).expect("recorded");
+    assert_eq!(f.catalog.oldest_open(store, None).expect("read").map(|open| open.window), Some(window(210)));
+}
+
+#[test]
+fn tokens_are_kept_as_hashes_and_secrets_encrypted() {
+    let f = fixture();
+    let token = f.catalog.create_token(Scope::Query, None, "test", &at(120)).expect("made");
+    f.catalog.put_store(f.project, "g", &store_draft(10, &[("password", Some("hunter2-secret"))]), None, "test", &at(130)).expect("saved");
+    let snapshot = f.catalog.snapshot();
+    assert_eq!(snapshot.tokens[&token_hash(token.reveal())].scope, Scope::Query);
+    assert_eq!(snapshot.store(f.project, "g").expect("there").secrets["password"].reveal(), "hunter2-secret");
+    // Left out: kept. None: cleared.
+    f.catalog.put_store(f.project, "g", &store_draft(20, &[]), Some(1), "test", &at(140)).expect("saved");
+    assert_eq!(f.catalog.snapshot().store(f.project, "g").expect("there").secrets.len(), 1);
+    f.catalog.put_store(f.project, "g", &store_draft(20, &[("password", None)]), None, "test", &at(150)).expect("saved");
+    assert_eq!(f.catalog.snapshot().store(f.project, "g").expect("there").secrets.len(), 0);
+    let id = snapshot.tokens[&token_hash(token.reveal())].id;
+    f.catalog.revoke_token(id, "test", &at(160)).expect("revoked");
+    assert!(!f.catalog.snapshot().tokens.contains_key(&token_hash(token.reveal())));
+    drop(f.catalog);
+    for entry in std::fs::read_dir(f.folder.path()).expect("a folder") {
+        let bytes = std::fs::read(entry.expect("an entry").path()).expect("readable");
+        for secret in ["hunter2-secret", token.reveal()] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "a secret is on the disk in clear");
+        }
+    }
+}
+
+#[test]
+fn a_swapped_ciphertext_and_a_newer_database_are_refused() {
+    let f = fixture();
+    for name in ["a", "b"] {
+        f.catalog.put_store(f.project, name, &store_draft(10, &[("password", Some("x"))]), None, "test", &at(130)).expect("saved");
+    }
+    drop(f.catalog);
+    let path = f.folder.path().join("catalog.sqlite");
+    let connection = rusqlite::Connection::open(&path).expect("opens");
+    connection.execute("UPDATE store_secret SET sealed = (SELECT sealed FROM store_secret WHERE store = 1) WHERE store = 2", []).expect("swapped");
+    assert!(matches!(Catalog::open(f.folder.path()), Err(CatalogError::Undecipherable { .. })));
+    connection.pragma_update(None, "user_version", 99).expect("set");
+    assert!(matches!(Catalog::open(f.folder.path()), Err(CatalogError::Newer { found: 99, .. })));
+}
