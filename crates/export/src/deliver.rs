@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Points this much younger than a store's age limit are no longer risked (design.md 2: the limit less 5 minutes).
 const AGE_MARGIN_SECS: u64 = 300;
@@ -147,12 +148,15 @@ impl<S: ReportSource> Courier<S> {
     /// Keeps one task per live push store until the catalog is gone.
     pub(crate) async fn run(self) {
         let mut changes = self.catalog.changes();
-        let mut running: HashMap<StoreId, tokio::task::JoinHandle<()>> = HashMap::new();
+        // Dropping the set ends its tasks: they live no longer than this one.
+        let mut tasks = JoinSet::new();
+        let mut running: HashMap<StoreId, AbortHandle> = HashMap::new();
         loop {
             let snapshot = changes.borrow_and_update().clone();
+            while tasks.try_join_next().is_some() {}
             running.retain(|_, task| !task.is_finished());
             for store in snapshot.stores.iter().filter(|store| store.deleted.is_none() && adapters::is_push(&store.newest().settings.adapter)) {
-                running.entry(store.id).or_insert_with(|| tokio::spawn(self.clone().serve(store.id)));
+                running.entry(store.id).or_insert_with(|| tasks.spawn(self.clone().serve(store.id)));
             }
             if changes.changed().await.is_err() {
                 return;
@@ -408,6 +412,12 @@ fn random() -> u64 {
     u64::from_le_bytes(catalog::random_bytes())
 }
 
+/// Runs catalog work off the async threads.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("a panic in the catalog stops the process")
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is shutting down and has dropped the work: so will it drop us.
+        Err(_) => std::future::pending().await,
+    }
 }

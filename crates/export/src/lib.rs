@@ -34,6 +34,14 @@ pub struct Export<S> {
     board: Arc<Board>,
     pages: Pages,
     sealed: watch::Receiver<SealFigures>,
+    courier: tokio::task::JoinHandle<()>,
+}
+
+impl<S> Drop for Export<S> {
+    /// Deliveries end with what started them.
+    fn drop(&mut self) {
+        self.courier.abort();
+    }
 }
 
 impl<S: ReportSource> Export<S> {
@@ -43,9 +51,9 @@ impl<S: ReportSource> Export<S> {
         let board = Arc::new(Board::default());
         let courier =
             Courier { source: source.clone(), catalog: catalog.clone(), door, board: board.clone(), sealed: sealed.clone() };
-        tokio::spawn(courier.run());
+        let courier = tokio::spawn(courier.run());
         let sealer = tokio::spawn(Sealer::new(source.clone(), catalog.clone(), figures).run());
-        (Export { source, catalog, board, pages: Pages::default(), sealed }, sealer)
+        (Export { source, catalog, board, pages: Pages::default(), sealed, courier }, sealer)
     }
 
     /// What a pull store shows now; `None` until a window is sealed for it.

@@ -4,6 +4,7 @@
 //! windows of a grid (project and period) are sealed strictly in order, after any outage from where the position stands.
 
 use crate::batch;
+use crate::deliver;
 use crate::series::{Rules, SeriesState};
 use crate::source::{ReportSource, SourceStopped, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricId, MetricRevision, SealedMetric, SealedWindow, Snapshot, WindowFacts};
@@ -265,12 +266,11 @@ fn coverage(downtimes: &[(Stamp, Stamp)], window: Window) -> f64 {
 
 /// Runs blocking work that needs the whole of `state`, and gives it back.
 async fn blocking<T: Send + 'static, R: Send + 'static>(mut state: T, work: impl FnOnce(&mut T) -> R + Send + 'static) -> (T, R) {
-    tokio::task::spawn_blocking(move || {
+    deliver::blocking(move || {
         let done = work(&mut state);
         (state, done)
     })
     .await
-    .expect("a panic while sealing stops the process")
 }
 
 #[cfg(test)]

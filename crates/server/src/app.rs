@@ -67,7 +67,12 @@ impl App {
         work: impl FnOnce(&App, &dyn Fn() -> Stamp) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError> {
         let app = self.clone();
-        tokio::task::spawn_blocking(move || work(&app, &|| app.reports.now())).await.expect("a panic in the catalog stops the process")
+        match tokio::task::spawn_blocking(move || work(&app, &|| app.reports.now())).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is shutting down and has dropped the work: so will it drop the request.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// An address below the public URL.
