@@ -342,3 +342,56 @@ impl Spelt {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(c: char) -> bool {
+        c == '_' || c.is_ascii_alphanumeric()
+    }
+
+    #[test]
+    fn nodes_stay_readable_and_are_marked_only_where_they_cannot() {
+        let long = "n".repeat(101);
+        for (raw, written) in [
+            ("Errors", "Errors".to_owned()),
+            ("error.type", "error_type".to_owned()),
+            ("a -- b", "a_b".to_owned()),
+            ("__a__", "_a_".to_owned()),
+            ("", mark(b"")),
+            ("..", mark(b"..")),
+            ("\u{418}\u{43c}\u{44f}", mark("\u{418}\u{43c}\u{44f}".as_bytes())),
+            (&long[..100], long[..100].to_owned()),
+            (&long, format!("{}{}", &long[..90], mark(long.as_bytes()))),
+        ] {
+            assert_eq!(node(raw, plain), written, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_known_by_its_form() {
+        for (text, marked) in
+            [("a_x0a1b2c3d", true), ("_x00000000", true), ("a_x0a1b2c3", false), ("a_x0A1b2c3d", false), ("0a1b2c3d", false), ("", false)]
+        {
+            assert_eq!(is_marked(text), marked, "{text:?}");
+        }
+        assert!(is_marked(&mark(b"anything")));
+        assert!(!is_marked("\u{e4}x0a1b2c3d"));
+    }
+
+    #[test]
+    fn of_names_that_fall_together_the_one_written_as_it_is_keeps_its_spelling() {
+        let clean = |raw: &str| node(raw, plain);
+        for (raws, written) in [
+            (&["a.b", "c"][..], vec!["a_b".to_owned(), "c".to_owned()]),
+            (&["a.b", "a_b"], vec![format!("a_b{}", mark(b"a.b")), "a_b".to_owned()]),
+            (&["a.b", "a-b"], vec![format!("a_b{}", mark(b"a.b")), format!("a_b{}", mark(b"a-b"))]),
+            (&["a", "a"], vec!["a".to_owned(), format!("a{}", mark(b"a"))]),
+            (&["a", "a", "a"], vec!["a".to_owned(), format!("a{}", mark(b"a")), format!("a{}", mark(b"a+"))]),
+            (&[], vec![]),
+        ] {
+            assert_eq!(distinct(raws, clean), written, "{raws:?}");
+        }
+    }
+}

@@ -237,7 +237,8 @@ impl Body {
     }
 }
 
-/// A name and what else it takes up on a page, so that a metric called `x_total` never meets the counter of `x`.
+/// A name and the gauge's name made from it. Counters need no more: what could be called `x_total` or `x_created` beside the counter
+/// of `x` is a health series, and those are renamed.
 fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
     let mut base = String::new();
     for node in name.path.iter().map(String::as_str).chain([name.aggregate]) {
@@ -253,11 +254,7 @@ fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
     match name.shape {
         Shape::Health if TAKEN_ENDS.iter().any(|end| base.ends_with(end)) => vec![format!("{base}_value")],
         Shape::Health => vec![base],
-        Shape::Gauge => vec![base.clone(), format!("{base}_window")],
-        Shape::Additive => {
-            let ends = ["_window", "_total", "_created"].map(|end| format!("{base}{end}"));
-            [base].into_iter().chain(ends).collect()
-        }
+        Shape::Gauge | Shape::Additive => vec![base.clone(), format!("{base}_window")],
     }
 }
 

@@ -89,6 +89,17 @@ fn a_large_batch_is_sent_in_requests_below_the_limits() {
 }
 
 #[test]
+fn many_short_lines_are_sent_in_requests_below_the_limits() {
+    let many = batch((0..12_000).map(|at| series(&["p", "q", "r", "s"], "count", &[("a", text(&at.to_string()))])));
+    for example in EXAMPLES {
+        let adapter = example.adapter();
+        let Some(push) = adapter.as_push() else { continue };
+        let payloads = push.encode(&many).payloads;
+        assert!(payloads.iter().all(|payload| payload.len() <= example.limits.0), "{}", example.label());
+    }
+}
+
+#[test]
 fn split_bodies_carry_the_same_points_in_the_same_bytes() {
     let hostile = hostile::batch();
     for example in EXAMPLES {
@@ -141,6 +152,18 @@ fn what_is_missing_folded_or_empty_is_told_from_the_words_for_it() {
 /// Name and labels in one text, for layouts that put labels into the name too.
 fn shown(series: &StoredSeries) -> String {
     format!("{} {:?}", series.name, series.labels.values().collect::<Vec<_>>())
+}
+
+#[test]
+fn nobody_can_pass_for_another_by_sending_its_mark() {
+    let marked = format!("none{}", crate::names::mark(b"none"));
+    let both = batch([text("none"), text(&marked)].map(|label| series(&["p", "q", "r", "s"], "count", &[("a", label)])));
+    for example in EXAMPLES {
+        let together = places(example, &both);
+        let alone = |at: usize| places(example, &batch([both.points[at].series.clone()])).remove(&0);
+        assert_eq!((together.get(&0), together.get(&1)), (alone(0).as_ref(), alone(1).as_ref()), "{}", example.label());
+        assert_ne!(alone(0), alone(1), "{}", example.label());
+    }
 }
 
 #[test]

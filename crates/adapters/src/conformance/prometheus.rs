@@ -245,11 +245,13 @@ fn names_of_gauges_and_counters_never_meet() {
             one(&["p", "x"], "count", Shape::Health),
             one(&["p_x"], "count", Shape::Gauge),
             one(&["p-x"], "count", Shape::Additive),
+            one(&["p", "y"], "max", Shape::Gauge),
+            one(&["p", "y_max"], "window", Shape::Health),
         ],
     };
     for (accept, open_metrics) in [(None, false), (OPEN_METRICS, true)] {
         let samples = read(text_of(&page, accept).as_bytes(), open_metrics).expect("a sound page");
-        assert_eq!(samples.iter().filter(|(kind, _)| kind == "gauge").count(), 7);
+        assert_eq!(samples.iter().filter(|(kind, _)| kind == "gauge").count(), 9);
     }
 }
 

@@ -47,10 +47,20 @@ impl Crashmeter {
         loopback(self.port)
     }
 
+    /// Asks its own API as its administrator.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: Value) -> Reply {
+        call(&self.url(), &self.authorization(), method, path, body)
+    }
+
+    /// Its administrator's `Authorization` header.
+    pub(crate) fn authorization(&self) -> String {
+        let token = fs::read_to_string(self.folder.path().join("data/admin.token")).expect("the first start wrote a token");
+        format!("Bearer {}", token.trim())
+    }
+
     /// Makes a project.
     pub(crate) fn project(&self, name: &str) -> Project {
-        let token = fs::read_to_string(self.folder.path().join("data/admin.token")).expect("the first start wrote a token");
-        let authorization = format!("Bearer {}", token.trim());
+        let authorization = self.authorization();
         let mut project = Project { base: self.url(), authorization, name: name.to_owned(), submission_url: String::new(), token: String::new() };
         let made = project.call("POST", "/api/v1/projects", json!({ "name": name })).expect(201).json();
         project.submission_url = made["submission_url"].as_str().expect("a URL").to_owned();
@@ -119,6 +129,11 @@ impl Project {
         http::call("POST", &self.submission_url, &[("Content-Type", "application/json")], report.to_string())
     }
 
+    /// Asks the API for something below the project.
+    pub(crate) fn ask(&self, method: &str, rest: &str, body: Value) -> Reply {
+        self.call(method, &self.path(rest), body)
+    }
+
     fn path(&self, rest: &str) -> String {
         format!("/api/v1/projects/{}/{rest}", self.name)
     }
@@ -127,12 +142,15 @@ impl Project {
         self.call("GET", &self.path(rest), Value::Null).expect(200).json()
     }
 
-    #[track_caller]
     fn call(&self, method: &str, path: &str, body: Value) -> Reply {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let headers = [("Authorization", self.authorization.as_str()), ("Content-Type", "application/json")];
-        http::call(method, &format!("{}{path}", self.base), &headers, body).expect("the server answers")
+        call(&self.base, &self.authorization, method, path, body)
     }
+}
+
+fn call(base: &str, authorization: &str, method: &str, path: &str, body: Value) -> Reply {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let headers = [("Authorization", authorization), ("Content-Type", "application/json")];
+    http::call(method, &format!("{base}{path}"), &headers, body).expect("the server answers")
 }
 
 /// The report's number: the first eight bytes of a receipt id, the least first.

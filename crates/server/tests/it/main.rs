@@ -3,6 +3,8 @@
 //! `make test` installs the SDKs and stores first (`scripts/install-test-tools`). `process`, `http`, `receivers` and `sdk` are the
 //! rigs; each has tests of its own, so that a broken rig is told from a broken product. Everything listens on free loopback ports.
 
+mod api;
+mod bad_input;
 mod crashmeter;
 mod end_to_end;
 mod expected;
@@ -14,4 +16,5 @@ mod receivers;
 mod relay;
 mod scrape;
 mod sdk;
+mod tidy;
 mod wait;
