@@ -152,7 +152,9 @@ impl Catalog {
         let transaction = connection.transaction()?;
         settle(&transaction, store, window, settled, 1)?;
         transaction
-            .prepare_cached("INSERT INTO attempt (store, start, at, outcome, text, points, bytes, millis) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+            .prepare_cached(
+                "INSERT INTO attempt (store, start, at, outcome, text, points, bytes, millis) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
             .execute(params![
                 store.0,
                 attempt.window_start as i64,
@@ -210,9 +212,10 @@ impl Catalog {
 
     /// Windows with open points, and the first second of the oldest.
     pub fn backlog(&self, store: StoreId) -> Result<(u64, Option<u64>), CatalogError> {
-        Ok(self.read().prepare_cached("SELECT count(*), min(start) FROM delivery WHERE store = ?1 AND open > 0")?.query_row([store.0], |row| {
-            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, Option<i64>>(1)?.map(i64::unsigned_abs)))
-        })?)
+        Ok(self
+            .read()
+            .prepare_cached("SELECT count(*), min(start) FROM delivery WHERE store = ?1 AND open > 0")?
+            .query_row([store.0], |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, Option<i64>>(1)?.map(i64::unsigned_abs))))?)
     }
 
     /// The store's newest windows, or those of a span, newest first.
@@ -281,7 +284,13 @@ impl Catalog {
     }
 }
 
-fn settle(transaction: &rusqlite::Transaction<'_>, store: StoreId, window: Window, settled: &Settled, attempts: i64) -> Result<(), CatalogError> {
+fn settle(
+    transaction: &rusqlite::Transaction<'_>,
+    store: StoreId,
+    window: Window,
+    settled: &Settled,
+    attempts: i64,
+) -> Result<(), CatalogError> {
     let final_points = settled.confirmed + settled.sent + settled.refused + settled.excluded + settled.expired;
     let [confirmed, sent, refused, excluded, expired, final_points] =
         [settled.confirmed, settled.sent, settled.refused, settled.excluded, settled.expired, final_points].map(|n| n as i64);
@@ -314,7 +323,9 @@ fn settle(transaction: &rusqlite::Transaction<'_>, store: StoreId, window: Windo
 
 fn window(row: &Row<'_>, at: usize) -> rusqlite::Result<Window> {
     let (period, start) = (row.get::<_, u32>(at)?, row.get::<_, i64>(at + 1)?);
-    Period::new(period).and_then(|period| Window::new(start.unsigned_abs(), period)).ok_or(rusqlite::Error::IntegralValueOutOfRange(at, start))
+    Period::new(period)
+        .and_then(|period| Window::new(start.unsigned_abs(), period))
+        .ok_or(rusqlite::Error::IntegralValueOutOfRange(at, start))
 }
 
 fn ledger(row: &Row<'_>, at: usize) -> rusqlite::Result<Ledger> {

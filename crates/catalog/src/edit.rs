@@ -125,6 +125,7 @@ impl Catalog {
 
     /// Saves a metric: a new one, or a new revision that begins with the next window. Saving what is there changes nothing.
     /// `expected` is the revision number the editor had seen. Returns the newest revision's number.
+    #[expect(clippy::too_many_arguments, reason = "a metric's place, its draft, and who changes it when: each is another thing")]
     pub fn put_metric(
         &self,
         project: ProjectId,
@@ -142,7 +143,9 @@ impl Catalog {
             let stamp = change.stamp.micros() as i64;
             let found: Option<i64> = change
                 .transaction
-                .query_row("SELECT id FROM metric WHERE metric_set = ?1 AND name = ?2 AND deleted IS NULL", params![set, name], |row| row.get(0))
+                .query_row("SELECT id FROM metric WHERE metric_set = ?1 AND name = ?2 AND deleted IS NULL", params![set, name], |row| {
+                    row.get(0)
+                })
                 .optional()?;
             let metric = match found {
                 Some(metric) => metric,
@@ -246,7 +249,8 @@ impl Catalog {
     pub fn delete_store(&self, project: ProjectId, name: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
             change.audit("delete metric store", name);
-            let store = store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
+            let store =
+                store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
             change.transaction.execute("UPDATE store SET deleted = ?2 WHERE id = ?1", params![store.0, change.stamp.micros() as i64])?;
             change.transaction.execute(
                 "UPDATE delivery SET cancelled = cancelled + open, open = 0, payload = NULL WHERE store = ?1 AND open > 0",
@@ -262,7 +266,8 @@ impl Catalog {
     pub fn pause_store(&self, project: ProjectId, name: &str, paused: bool, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
             change.audit(if paused { "pause metric store" } else { "resume metric store" }, name);
-            let store = store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
+            let store =
+                store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
             change.transaction.execute("UPDATE store SET paused = ?2 WHERE id = ?1", params![store.0, paused])?;
             Ok(())
         })
@@ -272,7 +277,8 @@ impl Catalog {
     pub fn rotate_pull_secret(&self, project: ProjectId, name: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
             change.audit("rotate pull URL", name);
-            let store = store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
+            let store =
+                store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
             change.transaction.execute("DELETE FROM pull_secret WHERE store = ?1", [store.0])?;
             self.new_pull_secret(change, store)
         })
@@ -336,7 +342,9 @@ fn project_id(transaction: &Transaction<'_>, name: &str) -> Result<Option<u32>, 
 
 fn set_id(transaction: &Transaction<'_>, project: ProjectId, set: &str) -> Result<Option<i64>, CatalogError> {
     Ok(transaction
-        .query_row("SELECT id FROM metric_set WHERE project = ?1 AND name = ?2 AND deleted IS NULL", params![project.0, set], |row| row.get(0))
+        .query_row("SELECT id FROM metric_set WHERE project = ?1 AND name = ?2 AND deleted IS NULL", params![project.0, set], |row| {
+            row.get(0)
+        })
         .optional()?)
 }
 

@@ -87,8 +87,11 @@ impl Catalog {
         let path = folder.join("catalog.sqlite");
         let mut writer = connect(&path)?;
         schema::migrate(&mut writer)?;
-        let encrypted: bool = writer
-            .query_row("SELECT EXISTS (SELECT 1 FROM store_secret) OR EXISTS (SELECT 1 FROM token WHERE shown IS NOT NULL)", [], |row| row.get(0))?;
+        let encrypted: bool = writer.query_row(
+            "SELECT EXISTS (SELECT 1 FROM store_secret) OR EXISTS (SELECT 1 FROM token WHERE shown IS NOT NULL)",
+            [],
+            |row| row.get(0),
+        )?;
         let cipher = Cipher::open(&folder.join("catalog.key"), !encrypted)?;
         let reader = connect(&path)?;
         let snapshot = watch::Sender::new(Arc::new(load::snapshot(&writer, &cipher, 1)?));

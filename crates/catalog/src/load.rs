@@ -134,8 +134,9 @@ fn tokens(connection: &Connection) -> Result<HashMap<[u8; 32], Access>, CatalogE
 }
 
 fn pulls(connection: &Connection) -> Result<HashMap<[u8; 32], StoreId>, CatalogError> {
-    let mut statement = connection
-        .prepare("SELECT pull_secret.hash, store.id FROM pull_secret JOIN store ON store.id = pull_secret.store WHERE store.deleted IS NULL")?;
+    let mut statement = connection.prepare(
+        "SELECT pull_secret.hash, store.id FROM pull_secret JOIN store ON store.id = pull_secret.store WHERE store.deleted IS NULL",
+    )?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, StoreId(row.get(1)?))))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

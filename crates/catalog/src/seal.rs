@@ -100,7 +100,17 @@ impl Catalog {
             for metric in &sealed.metrics {
                 let counts = [metric.matched, metric.own, metric.folded, metric.left_out].map(|n| n as i64);
                 let points = pack(&metric.series)?;
-                insert.execute(params![metric.revision.0, period, start, metric.failure, counts[0], counts[1], counts[2], counts[3], points])?;
+                insert.execute(params![
+                    metric.revision.0,
+                    period,
+                    start,
+                    metric.failure,
+                    counts[0],
+                    counts[1],
+                    counts[2],
+                    counts[3],
+                    points
+                ])?;
             }
             let mut update = transaction.prepare_cached(
                 "INSERT INTO series_state (metric, period, state) VALUES (?1, ?2, ?3)
@@ -159,7 +169,9 @@ impl Catalog {
         let row: Option<(f64, i64, String)> = self
             .read()
             .prepare_cached("SELECT coverage, accepted, refused FROM sealed_window WHERE project = ?1 AND period = ?2 AND start = ?3")?
-            .query_row(params![project.0, window.period().secs(), window.start_secs() as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .query_row(params![project.0, window.period().secs(), window.start_secs() as i64], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
             .optional()?;
         row.map(|(coverage, accepted, refused)| {
             let refused = serde_json::from_str(&refused).map_err(|_| CatalogError::Damaged("count of refusals"))?;

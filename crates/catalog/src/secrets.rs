@@ -31,7 +31,8 @@ impl Cipher {
             }
             Err(error) if error.kind() == ErrorKind::NotFound && may_create => {
                 let key: [u8; 32] = random_bytes();
-                let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| fault(error.to_string()))?;
+                let mut file =
+                    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| fault(error.to_string()))?;
                 writeln!(file, "{}", hex::encode(key)).and_then(|()| file.sync_all()).map_err(|error| fault(error.to_string()))?;
                 let folder = path.parent().map(fs::File::open).transpose().map_err(|error| fault(error.to_string()))?;
                 folder.map_or(Ok(()), |folder| folder.sync_all()).map_err(|error| fault(error.to_string()))?;

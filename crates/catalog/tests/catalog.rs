@@ -78,7 +78,11 @@ fn store(fixture: &Fixture) -> StoreId {
 fn a_revision_governs_windows_from_its_stamp_on() {
     let f = fixture();
     f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(150)).expect("saved");
-    assert_eq!(f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(160)).expect("saved"), 1, "saving the same changes nothing");
+    assert_eq!(
+        f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(160)).expect("saved"),
+        1,
+        "saving the same changes nothing"
+    );
     assert_eq!(f.catalog.put_metric(f.project, "errors", "m", &draft("b"), Some(1), "test", &at(171)).expect("saved"), 2);
     let stale = f.catalog.put_metric(f.project, "errors", "m", &draft("c"), Some(1), "test", &at(172));
     assert!(matches!(stale, Err(CatalogError::Changed { expected: 1, found: 2 })));
@@ -150,7 +154,8 @@ fn the_ledger_adds_up_through_attempts_expiry_and_deletion() {
     let open = f.catalog.oldest_open(store, None).expect("read").expect("one is open");
     assert_eq!((open.window, open.points.open, open.payload), (window(200), 10, None));
     f.catalog.keep_payload(store, window(200), &Settled { excluded: 2, payload: Some(vec![9]), ..Settled::default() }).expect("kept");
-    let attempt = Attempt { window_start: 200, at: 215, outcome: "partial".into(), text: "two refused".into(), points: 8, bytes: 99, millis: 3 };
+    let attempt =
+        Attempt { window_start: 200, at: 215, outcome: "partial".into(), text: "two refused".into(), points: 8, bytes: 99, millis: 3 };
     let settled = Settled { confirmed: 4, refused: 2, payload: Some(vec![8]), note: Some("two refused".into()), ..Settled::default() };
     f.catalog.record_attempt(store, window(200), &attempt, &settled).expect("recorded");
     let open = f.catalog.oldest_open(store, None).expect("read").expect("still open");
@@ -218,7 +223,9 @@ fn a_swapped_ciphertext_and_a_newer_database_are_refused() {
     drop(f.catalog);
     let path = f.folder.path().join("catalog.sqlite");
     let connection = rusqlite::Connection::open(&path).expect("opens");
-    connection.execute("UPDATE store_secret SET sealed = (SELECT sealed FROM store_secret WHERE store = 1) WHERE store = 2", []).expect("swapped");
+    connection
+        .execute("UPDATE store_secret SET sealed = (SELECT sealed FROM store_secret WHERE store = 1) WHERE store = 2", [])
+        .expect("swapped");
     assert!(matches!(Catalog::open(f.folder.path()), Err(CatalogError::Undecipherable { .. })));
     connection.pragma_update(None, "user_version", 99).expect("set");
     assert!(matches!(Catalog::open(f.folder.path()), Err(CatalogError::Newer { found: 99, .. })));

@@ -10,14 +10,28 @@ const STORE_LABEL: &str = "store";
 pub(crate) type Sealed<'a> = (&'a Metric, &'a MetricRevision, &'a SealedMetric);
 
 /// What a push store gets for a window.
-pub(crate) fn batch(project: &str, store: &Store, settings: &StoreSettings, window: Window, facts: &WindowFacts, metrics: &[Sealed<'_>]) -> Batch {
+pub(crate) fn batch(
+    project: &str,
+    store: &Store,
+    settings: &StoreSettings,
+    window: Window,
+    facts: &WindowFacts,
+    metrics: &[Sealed<'_>],
+) -> Batch {
     let values = page(project, store, settings, window, facts, metrics).series.into_iter();
     let points = values.filter_map(|series| Some(Point { value: series.value?, series: series.series, shape: series.shape }));
     Batch { window, points: points.collect() }
 }
 
 /// What a pull store shows for a window: health first, then each metric's series in key order.
-pub(crate) fn page(project: &str, store: &Store, settings: &StoreSettings, window: Window, facts: &WindowFacts, metrics: &[Sealed<'_>]) -> Page {
+pub(crate) fn page(
+    project: &str,
+    store: &Store,
+    settings: &StoreSettings,
+    window: Window,
+    facts: &WindowFacts,
+    metrics: &[Sealed<'_>],
+) -> Page {
     let failed = metrics.iter().filter(|(_, _, sealed)| sealed.failure.is_some()).count();
     let mut series = health(project, store, settings, window, facts, failed);
     for (metric, revision, sealed) in metrics {

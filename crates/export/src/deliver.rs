@@ -85,7 +85,11 @@ struct Entry {
 impl Board {
     fn with<T>(&self, store: StoreId, edit: impl FnOnce(&mut Entry) -> T) -> T {
         let mut entries = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        edit(entries.entry(store).or_insert_with(|| Entry { phase: Phase::Idle, figures: DeliveryFigures::default(), hasten: Arc::new(Notify::new()) }))
+        edit(entries.entry(store).or_insert_with(|| Entry {
+            phase: Phase::Idle,
+            figures: DeliveryFigures::default(),
+            hasten: Arc::new(Notify::new()),
+        }))
     }
 
     pub(crate) fn phase(&self, store: StoreId) -> Phase {
@@ -155,7 +159,9 @@ impl<S: ReportSource> Courier<S> {
             let snapshot = changes.borrow_and_update().clone();
             while tasks.try_join_next().is_some() {}
             running.retain(|_, task| !task.is_finished());
-            for store in snapshot.stores.iter().filter(|store| store.deleted.is_none() && adapters::is_push(&store.newest().settings.adapter)) {
+            for store in
+                snapshot.stores.iter().filter(|store| store.deleted.is_none() && adapters::is_push(&store.newest().settings.adapter))
+            {
                 running.entry(store.id).or_insert_with(|| tasks.spawn(self.clone().serve(store.id)));
             }
             if changes.changed().await.is_err() {
@@ -244,12 +250,20 @@ impl<S: ReportSource> Courier<S> {
     }
 
     /// Sends the pending payloads of a window until it is settled or has to wait.
-    async fn deliver(&self, snapshot: &Arc<Snapshot>, store: &Store, open: OpenDelivery, course: &mut Course) -> Result<Pause, CatalogError> {
+    async fn deliver(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        store: &Store,
+        open: OpenDelivery,
+        course: &mut Course,
+    ) -> Result<Pause, CatalogError> {
         let (id, window) = (store.id, open.window);
         let newest = store.newest();
         let adapter = match Adapter::parse(&newest.settings.adapter, &store.fields(newest)) {
             Ok(adapter) => adapter,
-            Err(problems) => return Ok(self.attention(id, &mut course.backoff, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
+            Err(problems) => {
+                return Ok(self.attention(id, &mut course.backoff, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")));
+            }
         };
         let Some(push) = adapter.as_push() else { return Ok(Pause::Idle) };
         let mut pending = match open.payload.as_deref().map(Pending::unpack) {
@@ -273,7 +287,15 @@ impl<S: ReportSource> Courier<S> {
             settled.unknown = unknown;
             let (outcome, text) = describe(&verdict, &push.target());
             let now = self.source.now();
-            let attempt = Attempt { window_start: window.start_secs(), at: now.secs(), outcome: outcome.to_owned(), text: text.clone(), points, bytes: body_bytes, millis };
+            let attempt = Attempt {
+                window_start: window.start_secs(),
+                at: now.secs(),
+                outcome: outcome.to_owned(),
+                text: text.clone(),
+                points,
+                bytes: body_bytes,
+                millis,
+            };
             let failed = !matches!(next, Next::GoOn);
             self.board.with(id, |entry| {
                 entry.figures.attempts += 1;
@@ -328,7 +350,8 @@ impl<S: ReportSource> Courier<S> {
         blocking(move || {
             let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
             let batch = sealed_batch(&catalog, &snapshot, &store, revision, window)?;
-            let adapter = Adapter::parse(&revision.settings.adapter, &store.fields(revision)).map_err(|_| CatalogError::Damaged("store setting"))?;
+            let adapter =
+                Adapter::parse(&revision.settings.adapter, &store.fields(revision)).map_err(|_| CatalogError::Damaged("store setting"))?;
             let push = adapter.as_push().ok_or(CatalogError::Damaged("store setting"))?;
             let encoded = push.encode(&batch);
             let pending = Pending::new(encoded.payloads);
@@ -342,7 +365,13 @@ impl<S: ReportSource> Courier<S> {
 }
 
 /// The points of a sealed window for one store.
-pub(crate) fn sealed_batch(catalog: &Catalog, snapshot: &Snapshot, store: &Store, revision: &StoreRevision, window: Window) -> Result<Batch, CatalogError> {
+pub(crate) fn sealed_batch(
+    catalog: &Catalog,
+    snapshot: &Snapshot,
+    store: &Store,
+    revision: &StoreRevision,
+    window: Window,
+) -> Result<Batch, CatalogError> {
     let facts = catalog.window_facts(store.project, window)?.ok_or(CatalogError::Damaged("sealed window"))?;
     let project = snapshot.projects.iter().find(|project| project.id == store.project).map_or("", |project| &project.name);
     let due: Vec<_> = snapshot.metrics_due(store.project, window, &revision.settings.sets).collect();

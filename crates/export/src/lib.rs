@@ -49,8 +49,7 @@ impl<S: ReportSource> Export<S> {
     pub fn start(source: Arc<S>, catalog: Arc<Catalog>, door: Door) -> (Export<S>, tokio::task::JoinHandle<SourceStopped>) {
         let (figures, sealed) = watch::channel(SealFigures::default());
         let board = Arc::new(Board::default());
-        let courier =
-            Courier { source: source.clone(), catalog: catalog.clone(), door, board: board.clone(), sealed: sealed.clone() };
+        let courier = Courier { source: source.clone(), catalog: catalog.clone(), door, board: board.clone(), sealed: sealed.clone() };
         let courier = tokio::spawn(courier.run());
         let sealer = tokio::spawn(Sealer::new(source.clone(), catalog.clone(), figures).run());
         (Export { source, catalog, board, pages: Pages::default(), sealed, courier }, sealer)

@@ -111,7 +111,10 @@ impl<S: ReportSource> Sealer<S> {
                     }
                 };
                 let window = next_window(&snapshot, project, period, position, &changes);
-                next = [next, window.map(|window| (project, window))].into_iter().flatten().min_by_key(|(project, window)| (window.end(), *project));
+                next = [next, window.map(|window| (project, window))]
+                    .into_iter()
+                    .flatten()
+                    .min_by_key(|(project, window)| (window.end(), *project));
             }
             let Some((project, window)) = next else { return Ok(None) };
             if window.end() > closed {
@@ -180,12 +183,21 @@ impl<S: ReportSource> Sealer<S> {
                 }
                 Err(reason) => {
                     tracing::warn!(metric = metric.name, window = %window, reason, "sealed as failed");
-                    SealedMetric { revision: revision.id, failure: Some(reason), matched: 0, own: 0, folded: 0, left_out: 0, series: Vec::new() }
+                    SealedMetric {
+                        revision: revision.id,
+                        failure: Some(reason),
+                        matched: 0,
+                        own: 0,
+                        folded: 0,
+                        left_out: 0,
+                        series: Vec::new(),
+                    }
                 }
             };
             sealed.metrics.push(one);
         }
-        let by_name: Vec<batch::Sealed<'_>> = metrics.iter().zip(&sealed.metrics).map(|((metric, revision), one)| (*metric, *revision, one)).collect();
+        let by_name: Vec<batch::Sealed<'_>> =
+            metrics.iter().zip(&sealed.metrics).map(|((metric, revision), one)| (*metric, *revision, one)).collect();
         for (store, revision) in &stores {
             if !adapters::is_push(&revision.settings.adapter) {
                 continue;
@@ -301,7 +313,9 @@ mod tests {
 
     #[test]
     fn coverage_is_the_share_of_time_in_which_reports_were_accepted() {
-        for (downtimes, share) in [(vec![], 1.0), (vec![span(0, 105)], 0.5), (vec![span(101, 102), span(109, 200)], 0.8), (vec![span(110, 120)], 1.0)] {
+        for (downtimes, share) in
+            [(vec![], 1.0), (vec![span(0, 105)], 0.5), (vec![span(101, 102), span(109, 200)], 0.8), (vec![span(110, 120)], 1.0)]
+        {
             assert!((coverage(&downtimes, window(100)) - share).abs() < 1e-9, "{downtimes:?}");
         }
     }

@@ -76,7 +76,8 @@ impl SeriesState {
     /// Seals one window: the table's groups take seats or are folded into `__other__`, silent series are zero-filled or retire.
     pub(crate) fn step(&self, table: &Table, rules: &Rules<'_>, window: Window) -> Step {
         let query = rules.query;
-        let mut memory: BTreeMap<SeriesKey, Memory> = if self.group == query.group { self.series.iter().cloned().collect() } else { BTreeMap::new() };
+        let mut memory: BTreeMap<SeriesKey, Memory> =
+            if self.group == query.group { self.series.iter().cloned().collect() } else { BTreeMap::new() };
         retire(&mut memory, rules.zero_for_secs, window);
 
         let mut found: BTreeMap<SeriesKey, Found<'_>> = BTreeMap::new();
@@ -233,10 +234,7 @@ mod tests {
 
     #[test]
     fn a_silent_series_is_zero_filled_then_retires_and_its_counter_lingers() {
-        assert_eq!(
-            run(10, 20, &[&[("a", 1)], &[], &[], &[], &[("a", 1)]]),
-            ["a=1,7/0", "a=0,-/0", "a=0,-/1", "a=-,-/1", "a=1,7/2"],
-        );
+        assert_eq!(run(10, 20, &[&[("a", 1)], &[], &[], &[], &[("a", 1)]]), ["a=1,7/0", "a=0,-/0", "a=0,-/1", "a=-,-/1", "a=1,7/2"],);
     }
 
     #[test]
@@ -256,10 +254,16 @@ mod tests {
     fn an_ungrouped_series_is_there_from_the_first_window() {
         let query = query(&[]);
         let rules = Rules { query: &query, zero_for_secs: 10, series_budget: 1000 };
-        let empty = Table { matched: 0, rows: vec![TableRow { key: vec![], matched: 0, partials: query.aggregates.iter().map(Aggregate::start).collect() }] };
+        let empty = Table {
+            matched: 0,
+            rows: vec![TableRow { key: vec![], matched: 0, partials: query.aggregates.iter().map(Aggregate::start).collect() }],
+        };
         let step = SeriesState::default().step(&empty, &rules, window(1));
         assert_eq!(step.series.len(), 1);
-        assert_eq!(step.series[0].cells[0], SealedCell { value: Some(0.0), counter: Some(Counter { total: 0.0, created: Stamp::from_secs(10) }) });
+        assert_eq!(
+            step.series[0].cells[0],
+            SealedCell { value: Some(0.0), counter: Some(Counter { total: 0.0, created: Stamp::from_secs(10) }) }
+        );
         assert_eq!(step.series[0].cells[1].value, None);
         let much_later = step.next.step(&empty, &rules, window(1_000_000));
         assert!(much_later.series[0].live);

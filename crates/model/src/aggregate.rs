@@ -203,18 +203,16 @@ impl Partial {
                 *n += m;
             }
             (Partial::First(a), Partial::First(b)) => {
-                if let Some((place, value)) = b {
-                    if a.as_ref().is_none_or(|(earliest, _)| place < earliest) {
+                if let Some((place, value)) = b
+                    && a.as_ref().is_none_or(|(earliest, _)| place < earliest) {
                         *a = Some((*place, value.clone()));
                     }
-                }
             }
             (Partial::Last(a), Partial::Last(b)) => {
-                if let Some((place, value)) = b {
-                    if a.as_ref().is_none_or(|(latest, _)| place > latest) {
+                if let Some((place, value)) = b
+                    && a.as_ref().is_none_or(|(latest, _)| place > latest) {
                         *a = Some((*place, value.clone()));
                     }
-                }
             }
             (one, other) => unreachable!("merging {one:?} with {other:?}"),
         }

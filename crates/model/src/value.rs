@@ -75,11 +75,10 @@ impl Number {
         if !digits.starts_with(|c: char| c.is_ascii_digit()) || text.len() > 400 {
             return None;
         }
-        if digits.bytes().all(|b| b.is_ascii_digit()) {
-            if let Ok(whole) = text.parse::<i128>() {
+        if digits.bytes().all(|b| b.is_ascii_digit())
+            && let Ok(whole) = text.parse::<i128>() {
                 return Some(Number::Whole(whole));
             }
-        }
         let real: f64 = text.parse().ok()?;
         real.is_finite().then(|| Number::from_float(real))
     }

@@ -281,7 +281,8 @@ fn work(run: &mut Run, random: &mut Random, submitted: &mut Vec<Submitted>) {
             let file = (random.below(3) == 0).then(|| format!("file of {number}").into_bytes());
             let new = |bytes: &Vec<u8>| NewAttachment { name: "f".into(), content_type: "text/plain".into(), bytes: bytes.clone() };
             let attachments = file.iter().map(|bytes| run.attachments.store(1, &new(bytes)).expect("no fault yet")).collect();
-            let report = NewReport { id: Some(ReportId(id)), attributes: attributes.clone(), raw: vec![number as u8; 20], attachments: Vec::new() };
+            let report =
+                NewReport { id: Some(ReportId(id)), attributes: attributes.clone(), raw: vec![number as u8; 20], attachments: Vec::new() };
             requests.push(Request::Report { project, report, attachments });
             indices.push(submitted.len());
             submitted.push(Submitted { project, id: ReportId(id), attributes, file, acknowledged: None });
@@ -290,7 +291,8 @@ fn work(run: &mut Run, random: &mut Random, submitted: &mut Vec<Submitted>) {
             requests.push(Request::Tick);
         }
         let committed = run.core.commit(requests).expect("no fault yet");
-        let reports = committed.outcomes.iter().filter_map(|outcome| if let Outcome::Report(receipt) = outcome { Some(receipt) } else { None });
+        let reports =
+            committed.outcomes.iter().filter_map(|outcome| if let Outcome::Report(receipt) = outcome { Some(receipt) } else { None });
         for (receipt, index) in reports.zip(indices) {
             assert!(!receipt.duplicate, "a new report is no repeat");
             submitted[index].acknowledged = Some((run.disk.ops(), receipt.tx, receipt.stamp));
@@ -302,7 +304,9 @@ fn work(run: &mut Run, random: &mut Random, submitted: &mut Vec<Submitted>) {
 fn check(state: State, clock: &Arc<SimClock>, submitted: &[Submitted], prefix: usize, random: &mut Random) -> Run {
     let disk = SimDisk::over(state);
     let mut run = open(&disk, clock);
-    let find = |one: &Submitted| run.recovered.iter().filter(|stored| stored.report.project == one.project && stored.id == Some(one.id)).collect::<Vec<_>>();
+    let find = |one: &Submitted| {
+        run.recovered.iter().filter(|stored| stored.report.project == one.project && stored.id == Some(one.id)).collect::<Vec<_>>()
+    };
     for one in submitted {
         let found = find(one);
         match one.acknowledged.filter(|(at, ..)| *at <= prefix) {
@@ -375,7 +379,10 @@ fn twenty_thousand_crash_states_lose_and_invent_nothing() {
                 Ok(checked) => states += checked,
                 Err(panic) => {
                     tracing::error!("{describe}");
-                    std::panic::resume_unwind(Box::new(format!("{describe}, after {prefix} operations: {:?}", panic.downcast_ref::<String>())));
+                    std::panic::resume_unwind(Box::new(format!(
+                        "{describe}, after {prefix} operations: {:?}",
+                        panic.downcast_ref::<String>()
+                    )));
                 }
             }
         }
@@ -396,7 +403,8 @@ fn every_failing_operation_leaves_what_was_acknowledged() {
                 let mut id = [7; 16];
                 id[..8].copy_from_slice(&number.to_le_bytes());
                 let attributes = Attributes::from_pairs([("n".to_owned(), Value::from(number))]);
-                let report = NewReport { id: Some(ReportId(id)), attributes: attributes.clone(), raw: vec![1; 200], attachments: Vec::new() };
+                let report =
+                    NewReport { id: Some(ReportId(id)), attributes: attributes.clone(), raw: vec![1; 200], attachments: Vec::new() };
                 let mut one = Submitted { project: ProjectId(1), id: ReportId(id), attributes, file: None, acknowledged: None };
                 let committed = core.commit(vec![Request::Report { project: ProjectId(1), report, attachments: Vec::new() }]);
                 if let Ok(committed) = &committed {

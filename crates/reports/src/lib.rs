@@ -230,11 +230,10 @@ impl Reports {
             let older = span.start..span.end.min(complete_from);
             for number in self.shared.segments_over(&older) {
                 self.shared.shelf.read(number, &mut |entry| {
-                    if let Entry::Report(stored) = entry {
-                        if stored.report.project == project && older.contains(&stored.report.stamp) {
+                    if let Entry::Report(stored) = entry
+                        && stored.report.project == project && older.contains(&stored.report.stamp) {
                             visit(&stored.report);
                         }
-                    }
                 })?;
             }
         }

@@ -184,7 +184,8 @@ async fn serve(options: Serve) -> Outcome {
     let filter = options.log.as_deref().unwrap_or(if demo { "warn" } else { "info" });
     logs::start(options.log_json || !std::io::stderr().is_terminal(), filter);
     // A demo leaves nothing behind unless it is told where to.
-    let temporary = if demo && options.data.is_none() { Some(tempfile::Builder::new().prefix("crashmeter-demo-").tempdir()?) } else { None };
+    let temporary =
+        if demo && options.data.is_none() { Some(tempfile::Builder::new().prefix("crashmeter-demo-").tempdir()?) } else { None };
     let data = match (&options.data, &temporary) {
         (Some(data), _) => data.clone(),
         (None, Some(folder)) => folder.path().to_owned(),
@@ -218,9 +219,19 @@ async fn serve(options: Serve) -> Outcome {
 
 async fn submit(to: Url, file: PathBuf) -> Outcome {
     let mut body = Vec::new();
-    if file.as_os_str() == "-" { std::io::stdin().read_to_end(&mut body)? } else { fs::File::open(&file)?.read_to_end(&mut body)? };
+    if file.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut body)?
+    } else {
+        fs::File::open(&file)?.read_to_end(&mut body)?
+    };
     let to = if body.starts_with(b"MDMP") { Url::parse(&to.as_str().replacen("/json", "/minidump", 1))? } else { to };
-    let reply = client()?.post(to).header("content-type", "application/octet-stream").body(body).send().await.map_err(reqwest::Error::without_url)?;
+    let reply = client()?
+        .post(to)
+        .header("content-type", "application/octet-stream")
+        .body(body)
+        .send()
+        .await
+        .map_err(reqwest::Error::without_url)?;
     let (status, text) = (reply.status(), reply.text().await?);
     if !status.is_success() {
         let said: Json = serde_json::from_str(&text).unwrap_or_default();
@@ -299,7 +310,8 @@ fn query_of(group: &[String], fold: &[String], filter: &[String]) -> Result<Json
 /// A table with a bar for the first aggregate when there are groups.
 fn table(answer: &Json, groups: usize) -> String {
     let columns: Vec<String> = answer["columns"].as_array().into_iter().flatten().map(cell).collect();
-    let rows: Vec<Vec<String>> = answer["rows"].as_array().into_iter().flatten().map(|row| row.as_array().into_iter().flatten().map(cell).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        answer["rows"].as_array().into_iter().flatten().map(|row| row.as_array().into_iter().flatten().map(cell).collect()).collect();
     let width = |at: usize| rows.iter().map(|row| &row[at]).chain([&columns[at]]).map(|text| text.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let largest = rows.iter().filter_map(|row| row.get(groups)?.parse::<f64>().ok()).fold(0.0, f64::max);
@@ -314,7 +326,10 @@ fn table(answer: &Json, groups: usize) -> String {
     };
     let mut text = line(&columns, "");
     for row in &rows {
-        let share = row.get(groups).and_then(|value| value.parse::<f64>().ok()).map_or(0.0, |value| if largest > 0.0 { value / largest } else { 0.0 });
+        let share = row
+            .get(groups)
+            .and_then(|value| value.parse::<f64>().ok())
+            .map_or(0.0, |value| if largest > 0.0 { value / largest } else { 0.0 });
         let bar = if groups > 0 { "█".repeat((share * 30.0).round() as usize) } else { String::new() };
         text += &line(row, &bar);
     }
@@ -343,7 +358,12 @@ fn preview(answer: &Json) -> String {
         for header in request["headers"].as_array().into_iter().flatten().filter_map(Json::as_str) {
             text += &format!("{header}\n");
         }
-        text += &format!("({} points, {} bytes before compression)\n\n{}", request["points"], request["bytes"], request["body"].as_str().unwrap_or(""));
+        text += &format!(
+            "({} points, {} bytes before compression)\n\n{}",
+            request["points"],
+            request["bytes"],
+            request["body"].as_str().unwrap_or("")
+        );
     }
     text
 }
@@ -360,7 +380,14 @@ async fn audit(server: &Server, as_json: bool) -> Outcome {
             lines.push(format!(
                 "{project}/{store}: {} — due {} = confirmed {} + sent {} + refused {} + excluded {} + open {} + expired {} + cancelled {}",
                 if balances { "balances" } else { "DOES NOT BALANCE" },
-                sum["due"], sum["confirmed"], sum["sent"], sum["refused"], sum["excluded"], sum["open"], sum["expired"], sum["cancelled"],
+                sum["due"],
+                sum["confirmed"],
+                sum["sent"],
+                sum["refused"],
+                sum["excluded"],
+                sum["open"],
+                sum["expired"],
+                sum["cancelled"],
             ));
             all.push(json!({"project": project, "store": store, "balances": balances, "points": sum}));
         }
@@ -382,7 +409,8 @@ mod tests {
     #[test]
     fn flags_become_a_query() {
         let text = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        let query = query_of(&text(&["error.type"]), &text(&["unique:guid", "max:process.age"]), &text(&["a,equal,x,y", "a,is-set"])).expect("legal");
+        let query = query_of(&text(&["error.type"]), &text(&["unique:guid", "max:process.age"]), &text(&["a,equal,x,y", "a,is-set"]))
+            .expect("legal");
         assert_eq!(
             query,
             json!({"filter": [{"a": [["equal", "x,y"], ["is-set"]]}], "group": ["error.type"], "fold": {"guid": [["unique"]], "process.age": [["max"]]}})
@@ -395,6 +423,9 @@ mod tests {
     #[test]
     fn a_table_has_a_bar_for_each_group() {
         let answer = json!({"columns": ["kind", "count"], "rows": [["a", 10], [null, 5]], "matched": 15, "groups": 2, "truncated": false});
-        assert_eq!(table(&answer, 1), "kind  count  \na        10  ██████████████████████████████\nnone      5  ███████████████\n\n15 reports in 2 groups");
+        assert_eq!(
+            table(&answer, 1),
+            "kind  count  \na        10  ██████████████████████████████\nnone      5  ███████████████\n\n15 reports in 2 groups"
+        );
     }
 }

@@ -20,7 +20,8 @@ const BY_VERSION: &str = "ProjectXByVersion";
 const STORE: &str = "prometheus";
 
 pub(crate) async fn run(address: SocketAddr, admin_token: &Path) -> Result<(), Fault> {
-    let api = Api { client: client()?, base: format!("http://{address}/api/v1"), token: std::fs::read_to_string(admin_token)?.trim().to_owned() };
+    let api =
+        Api { client: client()?, base: format!("http://{address}/api/v1"), token: std::fs::read_to_string(admin_token)?.trim().to_owned() };
     let submission_url = match api.put("POST", "projects", &json!({"name": PROJECT})).await {
         Ok(project) => project["submission_url"].as_str().unwrap_or_default().to_owned(),
         // A demo on a kept data folder finds its project.
@@ -57,7 +58,9 @@ pub(crate) async fn run(address: SocketAddr, admin_token: &Path) -> Result<(), F
         let Some(window) = status["newest_sealed_window"].as_u64().filter(|window| *window > shown) else { continue };
         shown = window;
         let page = api.client.get(&url).send().await?.text().await?;
-        let value = |name: &str| page.lines().filter(|line| line.starts_with(name)).find_map(|line| line.rsplit_once(' ')).map_or("-", |(_, value)| value);
+        let value = |name: &str| {
+            page.lines().filter(|line| line.starts_with(name)).find_map(|line| line.rsplit_once(' ')).map_or("-", |(_, value)| value)
+        };
         let prefix = format!("crashmeter_{PROJECT}_{ERRORS_AND_USERS}");
         say(&format!(
             "window {window} sealed: {} reports, {} users impacted; errors in all (counter): {}; {} series on the page",
@@ -123,7 +126,8 @@ fn report(random: &mut Random, now: u64) -> Json {
     let version = ["2.4.0", "2.4.1", "2.5.0"][random.below(10).saturating_sub(7) as usize % 3];
     let system = ["Windows", "Windows", "Windows", "Linux", "Darwin"][random.below(5) as usize];
     let user = random.below(400);
-    let frames: Vec<Json> = cause.2.iter().zip(10..).map(|(function, line)| json!({"funcName": function, "library": "game.bin", "line": line})).collect();
+    let frames: Vec<Json> =
+        cause.2.iter().zip(10..).map(|(function, line)| json!({"funcName": function, "library": "game.bin", "line": line})).collect();
     json!({
         "uuid": format!("{:016x}{:016x}", random.next(), random.next()), "timestamp": now - random.below(3),
         "lang": "c++", "langVersion": "20", "agent": "crashmeter-demo", "agentVersion": crate::VERSION, "mainThread": "main",

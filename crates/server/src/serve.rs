@@ -90,7 +90,8 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
     let intake = Arc::new(Intake::default());
     let source = Arc::new(Source { reports: reports.clone(), intake: intake.clone() });
     let (export, sealer) = Export::start(source, catalog.clone(), Door::new(egress.clone()));
-    let app = Arc::new(App::new(Parts { catalog, reports, export, intake, public_url: public_url.clone(), universe: options.universe, egress }));
+    let app =
+        Arc::new(App::new(Parts { catalog, reports, export, intake, public_url: public_url.clone(), universe: options.universe, egress }));
     let admin_token_path = data.join("admin.token");
     write_admin_token(&app, &admin_token_path).await?;
     let (stop, stopping) = watch::channel(false);

@@ -119,19 +119,31 @@ async fn every_window_equals_a_naive_evaluation_through_crashes_and_edits() {
     let end = world.sealed_until();
     while window.end_secs() <= end {
         for (metric, revision) in snapshot.metrics_due(world.project, window, &sets) {
-            let sealed = world.catalog.sealed_metric(revision.id, window).expect("read").unwrap_or_else(|| panic!("{} is not sealed in {window}", metric.name));
+            let sealed = world
+                .catalog
+                .sealed_metric(revision.id, window)
+                .expect("read")
+                .unwrap_or_else(|| panic!("{} is not sealed in {window}", metric.name));
             let expected = world.twin.evaluate_naively(window, &revision.query);
             assert_eq!(sealed.matched, world.twin.count(window));
             assert_eq!((sealed.own, sealed.folded), (sealed.matched, 0));
             for one in sealed.series.iter().filter(|one| one.live) {
-                let key: Vec<Option<String>> = one.key.iter().map(|label| if let model::Label::Text(text) = label { Some(text.clone()) } else { None }).collect();
+                let key: Vec<Option<String>> =
+                    one.key.iter().map(|label| if let model::Label::Text(text) = label { Some(text.clone()) } else { None }).collect();
                 for (at, cell) in one.cells.iter().enumerate() {
                     let zero = revision.query.aggregates[at].op.zero_when_empty().then_some(0.0);
                     assert_eq!(cell.value, expected.get(&key).map_or(zero, |values| values[at]), "{} {key:?} in {window}", metric.name);
                 }
             }
             for key in expected.keys() {
-                assert!(sealed.series.iter().any(|one| one.live && one.key.iter().map(|label| if let model::Label::Text(text) = label { Some(text.clone()) } else { None }).eq(key.iter().cloned())));
+                assert!(sealed.series.iter().any(|one| {
+                    one.live
+                        && one
+                            .key
+                            .iter()
+                            .map(|label| if let model::Label::Text(text) = label { Some(text.clone()) } else { None })
+                            .eq(key.iter().cloned())
+                }));
             }
             if metric.name == "all" {
                 counted += sealed.matched;
@@ -170,7 +182,9 @@ async fn a_store_that_was_down_gets_every_window_in_order_and_another_never_noti
     let begin = world.sealed_until().max(world.twin.time().secs());
     until("the healthy store is up to date while the other is not", || {
         world.twin.submit(1);
-        world.sealed_until() > begin + 30 && world.catalog.backlog(healthy_id).expect("read").0 <= 25 && world.catalog.backlog(down_id).expect("read").0 >= 10
+        world.sealed_until() > begin + 30
+            && world.catalog.backlog(healthy_id).expect("read").0 <= 25
+            && world.catalog.backlog(down_id).expect("read").0 >= 10
     })
     .await;
     until("the backlog is drained", || {
@@ -229,7 +243,8 @@ async fn too_large_is_halved_and_a_refused_body_is_counted_and_passed() {
         deliveries.iter().filter(|delivery| delivery.points.open == 0).count() >= 3
     })
     .await;
-    for delivery in world.catalog.deliveries(id, 0, u64::MAX >> 1, 1_000).expect("read").iter().filter(|delivery| delivery.points.open == 0) {
+    for delivery in world.catalog.deliveries(id, 0, u64::MAX >> 1, 1_000).expect("read").iter().filter(|delivery| delivery.points.open == 0)
+    {
         assert!(delivery.points.refused >= 1 && delivery.points.confirmed >= 8, "{delivery:?}");
         assert_eq!(delivery.points.imbalance(), 0);
         assert!(delivery.note.as_ref().is_some_and(|note| note.contains("400")), "{delivery:?}");
@@ -244,7 +259,8 @@ async fn downtime_is_a_gap_and_a_partial_window_says_its_coverage() {
     let id = world.put_influx("a", store.url());
     // Down from the middle of one window to the middle of a later one.
     let now = world.twin.time();
-    let (since, until_stamp) = (Stamp::from_micros((now.secs() + 2) * 1_000_000 + 250_000), Stamp::from_micros((now.secs() + 6) * 1_000_000 + 500_000));
+    let (since, until_stamp) =
+        (Stamp::from_micros((now.secs() + 2) * 1_000_000 + 250_000), Stamp::from_micros((now.secs() + 6) * 1_000_000 + 500_000));
     world.catalog.record_downtime(since, until_stamp).expect("recorded");
     world.start();
     until("sealed beyond", || world.sealed_until() > until_stamp.secs() + 2).await;

@@ -29,7 +29,10 @@ impl Twin {
     pub(crate) fn submit(&self, count: u64) {
         for _ in 0..count {
             let mut reports = self.reports.lock().expect("no panic while held");
-            let stamp = self.time().max(reports.last().map_or(Stamp::ZERO, |last| last.stamp.plus_micros(1))).max(self.durable.borrow().plus_micros(1));
+            let stamp = self
+                .time()
+                .max(reports.last().map_or(Stamp::ZERO, |last| last.stamp.plus_micros(1)))
+                .max(self.durable.borrow().plus_micros(1));
             let n = reports.len() as u64;
             let attributes = Attributes::from_pairs([
                 ("n".to_owned(), Value::Float(n as f64 * 0.25)),
@@ -42,7 +45,13 @@ impl Twin {
     }
 
     fn within(&self, from: Stamp, to: Stamp) -> Vec<Report> {
-        self.reports.lock().expect("no panic while held").iter().filter(|report| from <= report.stamp && report.stamp < to).cloned().collect()
+        self.reports
+            .lock()
+            .expect("no panic while held")
+            .iter()
+            .filter(|report| from <= report.stamp && report.stamp < to)
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn count(&self, window: Window) -> u64 {
@@ -62,7 +71,8 @@ impl Twin {
         }
         let value = |reports: &[Report], op, attribute: &str| {
             let numbers: Vec<f64> = reports.iter().filter_map(|report| report.get(attribute)?.number()).map(model::Number::float).collect();
-            let distinct: BTreeSet<String> = reports.iter().filter_map(|report| report.get(attribute)).map(|value| value.written().into_owned()).collect();
+            let distinct: BTreeSet<String> =
+                reports.iter().filter_map(|report| report.get(attribute)).map(|value| value.written().into_owned()).collect();
             match op {
                 AggregateOp::Count => Some(reports.len() as f64),
                 AggregateOp::Unique => Some(distinct.len() as f64),
@@ -75,7 +85,9 @@ impl Twin {
         };
         groups
             .into_iter()
-            .map(|(key, reports)| (key, query.aggregates.iter().map(|aggregate| value(&reports, aggregate.op, &aggregate.attribute)).collect()))
+            .map(|(key, reports)| {
+                (key, query.aggregates.iter().map(|aggregate| value(&reports, aggregate.op, &aggregate.attribute)).collect())
+            })
             .collect()
     }
 }
@@ -110,7 +122,8 @@ impl ReportSource for Twin {
             }
             for report in &reports {
                 let key = query.group.iter().map(|name| report.get(name).map(|value| value.written().into_owned())).collect();
-                let (matched, partials) = groups.entry(key).or_insert_with(|| (0, query.aggregates.iter().map(model::Aggregate::start).collect()));
+                let (matched, partials) =
+                    groups.entry(key).or_insert_with(|| (0, query.aggregates.iter().map(model::Aggregate::start).collect()));
                 *matched += 1;
                 for (partial, aggregate) in partials.iter_mut().zip(&query.aggregates) {
                     partial.add(report, report.get(&aggregate.attribute).as_deref());

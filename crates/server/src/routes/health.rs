@@ -17,7 +17,11 @@ pub(crate) async fn healthz() -> &'static str {
 
 /// The process takes reports: the log is open and its writer lives.
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Response {
-    if app.reports.is_open() { "ready\n".into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, "the report log has stopped\n").into_response() }
+    if app.reports.is_open() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the report log has stopped\n").into_response()
+    }
 }
 
 /// Our own figures in Prometheus text 0.0.4; every counter is there from the start.
@@ -25,7 +29,12 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, cra
     let ledgers = app
         .catalog(|app, _| {
             let snapshot = app.catalog.published();
-            snapshot.stores.iter().filter(|store| store.deleted.is_none()).map(|store| Ok((store.id, app.catalog.ledger(store.id)?))).collect::<Result<Vec<_>, _>>()
+            snapshot
+                .stores
+                .iter()
+                .filter(|store| store.deleted.is_none())
+                .map(|store| Ok((store.id, app.catalog.ledger(store.id)?)))
+                .collect::<Result<Vec<_>, _>>()
         })
         .await?;
     let mut page = Page::default();
@@ -48,7 +57,12 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, cra
     page.one("crashmeter_windows_sealed_total", "counter", "Windows sealed.", seals.windows as f64);
     page.one("crashmeter_metrics_failed_total", "counter", "Metrics sealed as failed.", seals.metrics_failed as f64);
     page.one("crashmeter_gaps_total", "counter", "Gaps recorded after downtime.", seals.gaps as f64);
-    page.one("crashmeter_seal_lag_seconds", "gauge", "From the end of the last window to the end of its seal.", seals.last_lag_micros as f64 / 1e6);
+    page.one(
+        "crashmeter_seal_lag_seconds",
+        "gauge",
+        "From the end of the last window to the end of its seal.",
+        seals.last_lag_micros as f64 / 1e6,
+    );
     page.one("crashmeter_clock_offset_seconds", "gauge", "Service clock less wall clock.", app.reports.clock_status().offset_seconds());
     let mut sum = Ledger::default();
     let (mut attempts, mut failures, mut imbalance) = (0, 0, 0i128);
@@ -83,7 +97,12 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, cra
     ] {
         page.sample("crashmeter_ledger_points", &[("fate", fate)], points as f64);
     }
-    page.one("crashmeter_ledger_imbalance", "gauge", "Points by which the ledger does not add up: 0 unless there is a defect.", imbalance as f64);
+    page.one(
+        "crashmeter_ledger_imbalance",
+        "gauge",
+        "Points by which the ledger does not add up: 0 unless there is a defect.",
+        imbalance as f64,
+    );
     page.one("crashmeter_delivery_attempts_total", "counter", "Attempts to push stores.", attempts as f64);
     page.one("crashmeter_delivery_failures_total", "counter", "Attempts that have to be repeated.", failures as f64);
     page.one("crashmeter_uptime_seconds", "gauge", "Since the process started.", app.started.elapsed().as_secs_f64());

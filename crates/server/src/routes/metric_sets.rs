@@ -81,7 +81,11 @@ pub(crate) async fn show_set(caller: Caller, Path((project, set)): Path<(String,
 
 /// Makes an empty metric set; one that exists stays as it is.
 #[utoipa::path(put, path = "/api/v1/projects/{project}/metric-sets/{set}", params(("project" = String, Path), ("set" = String, Path)), responses((status = 204)))]
-pub(crate) async fn put_set(State(app): State<Arc<App>>, caller: Caller, Path((project, set)): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+pub(crate) async fn put_set(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((project, set)): Path<(String, String)>,
+) -> Result<StatusCode, Refusal> {
     let project = caller.project(&project, Scope::Edit)?.id;
     check_name("set", &set)?;
     let actor = caller.name();
@@ -91,7 +95,11 @@ pub(crate) async fn put_set(State(app): State<Arc<App>>, caller: Caller, Path((p
 
 /// Deletes a metric set with its metrics.
 #[utoipa::path(delete, path = "/api/v1/projects/{project}/metric-sets/{set}", params(("project" = String, Path), ("set" = String, Path)), responses((status = 204)))]
-pub(crate) async fn delete_set(State(app): State<Arc<App>>, caller: Caller, Path((project, set)): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+pub(crate) async fn delete_set(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((project, set)): Path<(String, String)>,
+) -> Result<StatusCode, Refusal> {
     let project = caller.project(&project, Scope::Edit)?.id;
     let actor = caller.name();
     app.catalog(move |app, now| app.catalog.delete_set(project, &set, &actor, now)).await?;
@@ -151,7 +159,9 @@ pub(crate) async fn delete_metric(
 pub(crate) fn expected_revision(headers: &HeaderMap) -> Result<Option<u32>, Refusal> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let revision = value.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
-    revision.map(Some).ok_or_else(|| Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", "must be the revision from the ETag, such as \"3\""))
+    revision
+        .map(Some)
+        .ok_or_else(|| Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", "must be the revision from the ETag, such as \"3\""))
 }
 
 fn check(app: &App, project: &Project, new: &NewMetric) -> Result<(MetricDraft, Vec<String>), Refusal> {
@@ -176,7 +186,11 @@ fn check(app: &App, project: &Project, new: &NewMetric) -> Result<(MetricDraft, 
         if matches!(aggregate.op, AggregateOp::First | AggregateOp::Last) && (text_only || known_text(&aggregate.attribute)) {
             return Err(Refusal::invalid(
                 &format!("query.fold.{}", aggregate.attribute),
-                format!("{} of {} is text, and metric stores take numbers; use count or unique, or group by it", aggregate.op.name(), aggregate.attribute),
+                format!(
+                    "{} of {} is text, and metric stores take numbers; use count or unique, or group by it",
+                    aggregate.op.name(),
+                    aggregate.attribute
+                ),
             ));
         }
     }
@@ -196,8 +210,22 @@ fn check(app: &App, project: &Project, new: &NewMetric) -> Result<(MetricDraft, 
 fn known_text(name: &str) -> bool {
     matches!(
         name,
-        "_rxid" | "fingerprint" | "callstack" | "callstack.functions" | "callstack.files" | "callstack.modules" | "classifiers" | "lang.name" | "lang.version"
-            | "error.type" | "error.message" | "guid" | "hostname" | "application" | "application.version" | "uname.sysname"
+        "_rxid"
+            | "fingerprint"
+            | "callstack"
+            | "callstack.functions"
+            | "callstack.files"
+            | "callstack.modules"
+            | "classifiers"
+            | "lang.name"
+            | "lang.version"
+            | "error.type"
+            | "error.message"
+            | "guid"
+            | "hostname"
+            | "application"
+            | "application.version"
+            | "uname.sysname"
     )
 }
 
@@ -206,7 +234,11 @@ fn shown_set(snapshot: &Snapshot, project: &Project, set: &str) -> ShownSet {
     let stores = snapshot.stores.iter().filter(|store| {
         store.project == project.id && store.deleted.is_none() && store.newest().settings.sets.iter().any(|attached| attached == set)
     });
-    ShownSet { name: set.to_owned(), metrics: metrics.map(shown_metric).collect(), stores: stores.map(|store| store.name.clone()).collect() }
+    ShownSet {
+        name: set.to_owned(),
+        metrics: metrics.map(shown_metric).collect(),
+        stores: stores.map(|store| store.name.clone()).collect(),
+    }
 }
 
 fn shown_metric(metric: &Metric) -> ShownMetric {

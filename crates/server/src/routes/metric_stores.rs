@@ -98,7 +98,11 @@ pub(crate) async fn resume(State(app): State<Arc<App>>, caller: Caller, Path(pat
 
 /// Gives a pull store a new URL; the old one is unknown at once.
 #[utoipa::path(post, path = "/api/v1/projects/{project}/metric-stores/{store}/rotate", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
-pub(crate) async fn rotate(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<Json<Json_>, Refusal> {
+pub(crate) async fn rotate(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+) -> Result<Json<Json_>, Refusal> {
     let store = find(&caller, &path, Scope::Edit)?;
     if ::adapters::is_push(&store.newest().settings.adapter) {
         return Err(Refusal::invalid("store", "only a store that is read by URL has one to rotate"));
@@ -111,7 +115,11 @@ pub(crate) async fn rotate(State(app): State<Arc<App>>, caller: Caller, Path(pat
 
 /// Tries what is sealed and not yet sent at once.
 #[utoipa::path(post, path = "/api/v1/projects/{project}/metric-stores/{store}/send-now", params(("project" = String, Path), ("store" = String, Path)), responses((status = 202)))]
-pub(crate) async fn send_now(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+pub(crate) async fn send_now(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+) -> Result<StatusCode, Refusal> {
     let store = find(&caller, &path, Scope::Edit)?;
     app.export.send_now(store.id);
     Ok(StatusCode::ACCEPTED)
@@ -119,14 +127,24 @@ pub(crate) async fn send_now(State(app): State<Arc<App>>, caller: Caller, Path(p
 
 /// How it is going: computed from the ledger, never stored.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}/status", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
-pub(crate) async fn status(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<Json<Json_>, Refusal> {
+pub(crate) async fn status(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+) -> Result<Json<Json_>, Refusal> {
     let store = find(&caller, &path, Scope::Query)?;
     let settings = &store.newest().settings;
     let (id, project, period) = (store.id, store.project, settings.period);
     let (ledger, (open_windows, oldest), attempts, read, newest) = app
         .catalog(move |app, _| {
             let catalog = &app.catalog;
-            Ok((catalog.ledger(id)?, catalog.backlog(id)?, catalog.attempts(id, 30)?, catalog.pull_read(id)?, catalog.newest_sealed(project, period)?))
+            Ok((
+                catalog.ledger(id)?,
+                catalog.backlog(id)?,
+                catalog.attempts(id, 30)?,
+                catalog.pull_read(id)?,
+                catalog.newest_sealed(project, period)?,
+            ))
         })
         .await?;
     let push = ::adapters::is_push(&settings.adapter);
@@ -151,7 +169,11 @@ pub(crate) async fn status(State(app): State<Arc<App>>, caller: Caller, Path(pat
 
 /// The newest windows with the fate of their points.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}/deliveries", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = [serde_json::Value])))]
-pub(crate) async fn deliveries(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<Json<Vec<Delivery>>, Refusal> {
+pub(crate) async fn deliveries(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+) -> Result<Json<Vec<Delivery>>, Refusal> {
     let id = find(&caller, &path, Scope::Query)?.id;
     Ok(Json(app.catalog(move |app, _| app.catalog.deliveries(id, 0, i64::MAX as u64, 100)).await?))
 }
@@ -183,7 +205,11 @@ pub(crate) async fn ledger(
 
 /// What the newest sealed window looks like on this store's wire: made by the very encoder that sends, secrets masked.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}/preview", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
-pub(crate) async fn preview(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<Json<Json_>, Refusal> {
+pub(crate) async fn preview(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+) -> Result<Json<Json_>, Refusal> {
     let store = find(&caller, &path, Scope::Query)?;
     let newest = store.newest();
     let adapter = Adapter::parse(&newest.settings.adapter, &store.fields(newest))?;
@@ -200,8 +226,10 @@ pub(crate) async fn preview(State(app): State<Arc<App>>, caller: Caller, Path(pa
     let batch = app.catalog(move |_, _| shared.export.newest_batch(&owned)).await?.ok_or_else(not_sealed)?;
     let push = adapter.as_push().ok_or_else(not_sealed)?;
     let encoded = push.encode(&batch);
-    let requests: Vec<Json_> = encoded.payloads.iter().map(|payload| shown_request(&push.request(payload), &payload.body(), payload.points().count())).collect();
-    let excluded: Vec<Json_> = encoded.excluded.iter().map(|one| json!({"series": batch.points[one.point as usize].series, "reason": one.reason})).collect();
+    let requests: Vec<Json_> =
+        encoded.payloads.iter().map(|payload| shown_request(&push.request(payload), &payload.body(), payload.points().count())).collect();
+    let excluded: Vec<Json_> =
+        encoded.excluded.iter().map(|one| json!({"series": batch.points[one.point as usize].series, "reason": one.reason})).collect();
     Ok(Json(json!({
         "window_start": batch.window.start_secs(), "points": batch.points.len(), "requests": requests, "excluded": excluded, "notes": encoded.notes,
     })))
@@ -280,7 +308,9 @@ fn shown(app: &App, store: &Store, editor: bool) -> Json_ {
         let username = settings.fields.get("username").cloned();
         body.extend(store.adapter_secrets().map(|(name, secret)| (name.clone(), json!(secret.reveal()))));
         if let Ok(Adapter::Prometheus(prometheus)) = Adapter::parse(&settings.adapter, &store.fields(newest)) {
-            body.insert("scrape_config".into(), json!(prometheus.scrape_config(&url, settings.period, &store.name)));
+            let entry = prometheus.scrape_config_with_credentials(&url, settings.period, &format!("crashmeter-{}", store.name));
+            let indented: String = entry.lines().map(|line| format!("  {line}\n")).collect();
+            body.insert("scrape_config".into(), json!(format!("scrape_configs:\n{indented}")));
         }
         body.insert("username".into(), username.unwrap_or(Json_::Null));
         body.insert("url".into(), json!(url));
@@ -294,7 +324,12 @@ fn caller_may_see(editor: bool, app: &App, store: &Store) -> Option<String> {
 }
 
 /// Checks a store as a person sent it: every fault named by its field, or a draft to save and warnings.
-fn check(app: &App, project_sets: &[String], known: Option<&Store>, mut body: Map<String, Json_>) -> Result<(StoreDraft, Vec<String>), Refusal> {
+fn check(
+    app: &App,
+    project_sets: &[String],
+    known: Option<&Store>,
+    mut body: Map<String, Json_>,
+) -> Result<(StoreDraft, Vec<String>), Refusal> {
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let common: Map<String, Json_> = COMMON.iter().filter_map(|name| body.remove(*name).map(|value| ((*name).to_owned(), value))).collect();
     let adapter = common.get("adapter").and_then(Json_::as_str).unwrap_or_default().to_owned();
@@ -324,7 +359,11 @@ fn check(app: &App, project_sets: &[String], known: Option<&Store>, mut body: Ma
             Vec::new()
         }
     };
-    warnings.extend(sets.iter().filter(|set| !project_sets.contains(set)).map(|set| format!("there is no metric set {set:?} yet; it will be exported once it is made")));
+    warnings.extend(
+        sets.iter()
+            .filter(|set| !project_sets.contains(set))
+            .map(|set| format!("there is no metric set {set:?} yet; it will be exported once it is made")),
+    );
     let prefix = match common.get("prefix") {
         None => PREFIX.to_owned(),
         Some(Json_::String(prefix)) if !prefix.is_empty() && prefix.len() <= 128 && !prefix.chars().any(char::is_control) => prefix.clone(),
@@ -335,7 +374,12 @@ fn check(app: &App, project_sets: &[String], known: Option<&Store>, mut body: Ma
     };
     let labels: BTreeMap<String, String> = match common.get("labels").cloned().map(serde_json::from_value::<BTreeMap<String, String>>) {
         None => BTreeMap::new(),
-        Some(Ok(labels)) if labels.len() <= MAX_LABELS && labels.iter().all(|(name, value)| !name.is_empty() && name.len() <= 128 && value.len() <= 256) => labels,
+        Some(Ok(labels))
+            if labels.len() <= MAX_LABELS
+                && labels.iter().all(|(name, value)| !name.is_empty() && name.len() <= 128 && value.len() <= 256) =>
+        {
+            labels
+        }
         Some(_) => {
             problems.push(Problem::new("labels", format!("must be an object of at most {MAX_LABELS} short texts")));
             BTreeMap::new()
@@ -408,7 +452,9 @@ fn check_kept_secrets(known: Option<&Store>, name: &str, parsed: &Adapter, edits
     let address = |adapter: &Adapter| adapter.as_push().map(|push| push.address()).map(|(_, host, _)| host);
     let moved = before.is_ok_and(|before| address(&before) != address(parsed));
     let kept = known.adapter_secrets().filter(|(field, _)| !edits.contains_key(*field));
-    kept.filter(|_| moved).map(|(field, _)| Problem::new(field.clone(), "give it again: the host has changed, and a stored secret goes to no other host")).collect()
+    kept.filter(|_| moved)
+        .map(|(field, _)| Problem::new(field.clone(), "give it again: the host has changed, and a stored secret goes to no other host"))
+        .collect()
 }
 
 /// `60`, `"60"`, `"60s"`, `"1m"`, `"1h"`.
@@ -418,7 +464,16 @@ fn read_period(value: &Json_) -> Result<Period, String> {
         Json_::Number(number) => number.as_u64(),
         Json_::String(text) => {
             let (digits, unit) = match text.strip_suffix(['s', 'm', 'h']) {
-                Some(digits) => (digits, if text.ends_with('s') { 1 } else if text.ends_with('m') { 60 } else { 3_600 }),
+                Some(digits) => (
+                    digits,
+                    if text.ends_with('s') {
+                        1
+                    } else if text.ends_with('m') {
+                        60
+                    } else {
+                        3_600
+                    },
+                ),
                 None => (text.as_str(), 1),
             };
             digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit())).and_then(|n| n.checked_mul(unit))

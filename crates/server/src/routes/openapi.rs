@@ -6,7 +6,11 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Crashmeter", description = "Crash reports in, exact time-series metrics out.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    info(
+        title = "Crashmeter",
+        description = "Crash reports in, exact time-series metrics out.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
     paths(
         super::adapters::list,
         super::metric_sets::list,

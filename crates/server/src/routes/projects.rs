@@ -98,7 +98,11 @@ pub(crate) async fn list(caller: Caller) -> Result<Json<Vec<String>>, Refusal> {
 
 /// Makes a project with its first submission token.
 #[utoipa::path(post, path = "/api/v1/projects", request_body = NewProject, responses((status = 201, body = MadeProject), (status = 409, body = crate::reply::ProblemBody)))]
-pub(crate) async fn create(State(app): State<Arc<App>>, caller: Caller, Body(new): Body<NewProject>) -> Result<(StatusCode, Json<MadeProject>), Refusal> {
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(new): Body<NewProject>,
+) -> Result<(StatusCode, Json<MadeProject>), Refusal> {
     caller.needs(Scope::Admin)?;
     caller.unbound()?;
     check_name("name", &new.name)?;
@@ -120,20 +124,32 @@ pub(crate) async fn show(State(app): State<Arc<App>>, caller: Caller, Path(proje
 
 /// Attributes that the project's reports have had since the server started.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/attributes", params(("project" = String, Path)), responses((status = 200, body = [ShownAttribute])))]
-pub(crate) async fn attributes(State(app): State<Arc<App>>, caller: Caller, Path(project): Path<String>) -> Result<Json<Vec<ShownAttribute>>, Refusal> {
+pub(crate) async fn attributes(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<Vec<ShownAttribute>>, Refusal> {
     let project = caller.project(&project, Scope::Query)?;
     let attributes = app.reports.attributes(project.id).into_iter();
-    Ok(Json(attributes.map(|one| ShownAttribute { name: one.name, texts: one.texts, numbers: one.numbers, booleans: one.booleans }).collect()))
+    Ok(Json(
+        attributes.map(|one| ShownAttribute { name: one.name, texts: one.texts, numbers: one.numbers, booleans: one.booleans }).collect(),
+    ))
 }
 
 /// One report: its attributes, its attachments, and the body as it was sent.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/reports/{tx}", params(("project" = String, Path), ("tx" = u64, Path, description = "`_tx`, decimal")), responses((status = 200, body = JsonValue)))]
-pub(crate) async fn report(State(app): State<Arc<App>>, caller: Caller, Path((project, tx)): Path<(String, u64)>) -> Result<Json<JsonValue>, Refusal> {
+pub(crate) async fn report(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((project, tx)): Path<(String, u64)>,
+) -> Result<Json<JsonValue>, Refusal> {
     let project = caller.project(&project, Scope::Query)?;
     let reports = app.reports.clone();
-    let found = tokio::task::spawn_blocking(move || reports.report(project.id, Tx(tx))).await.expect("a panic while reading stops the request");
+    let found =
+        tokio::task::spawn_blocking(move || reports.report(project.id, Tx(tx))).await.expect("a panic while reading stops the request");
     let stored = found.map_err(|error| Refusal::internal(&error))?.ok_or_else(|| Refusal::missing(&format!("report {tx}")))?;
-    let mut attributes: Map<String, JsonValue> = stored.report.attributes.iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    let mut attributes: Map<String, JsonValue> =
+        stored.report.attributes.iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     for name in ["_tx", "_rxid", "timestamp.received", "report.delay"] {
         if let Some(value) = stored.report.get(name) {
             attributes.insert(name.to_owned(), json!(value));

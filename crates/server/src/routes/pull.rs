@@ -48,7 +48,9 @@ async fn page(app: &Arc<App>, store: &Store, peer: SocketAddr, method: &Method, 
     let page = app.export.page(store).await?;
     let Some(page) = page.filter(|_| newest.settings.enabled) else {
         let retry = [(header::RETRY_AFTER, newest.settings.period.secs().to_string())];
-        return Ok((StatusCode::SERVICE_UNAVAILABLE, retry, "no window is sealed yet; the first page comes after one period\n").into_response());
+        return Ok(
+            (StatusCode::SERVICE_UNAVAILABLE, retry, "no window is sealed yet; the first page comes after one period\n").into_response()
+        );
     };
     let rendered = pull.render(&page, &Accept::read(text(headers, header::ACCEPT.as_str())));
     let etag = format!("\"{}\"", hex::encode(&content_hash(&rendered.body)[..16]));
@@ -109,7 +111,9 @@ mod tests {
 
     #[test]
     fn gzip_is_sent_only_to_those_who_take_it() {
-        for (accept, takes) in [("gzip", true), ("gzip, deflate", true), ("br, gzip;q=0.5", true), ("gzip;q=0", false), ("identity", false), ("*", true)] {
+        for (accept, takes) in
+            [("gzip", true), ("gzip, deflate", true), ("br, gzip;q=0.5", true), ("gzip;q=0", false), ("identity", false), ("*", true)]
+        {
             assert_eq!(takes_gzip(accept), takes, "{accept}");
         }
     }

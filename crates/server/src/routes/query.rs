@@ -54,7 +54,12 @@ pub(crate) struct Answer {
 /// Runs a query over a time frame.
 #[utoipa::path(post, path = "/api/v1/projects/{project}/query", request_body = NewQuery, params(("project" = String, Path)),
     responses((status = 200, body = Answer), (status = 422, body = crate::reply::ProblemBody)))]
-pub(crate) async fn run(State(app): State<Arc<App>>, caller: Caller, Path(project): Path<String>, Body(new): Body<NewQuery>) -> Result<Json<Answer>, Refusal> {
+pub(crate) async fn run(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Body(new): Body<NewQuery>,
+) -> Result<Json<Answer>, Refusal> {
     let project = caller.project(&project, Scope::Query)?;
     let parsed = grammar::parse(&new.query)?;
     let now = app.reports.now();
@@ -67,9 +72,14 @@ pub(crate) async fn run(State(app): State<Arc<App>>, caller: Caller, Path(projec
     if limit == 0 || limit > ROWS {
         return Err(Refusal::invalid("limit", format!("must be 1 to {ROWS}")));
     }
-    let _slot = app.queries.try_acquire().map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "", "other queries are running; try again soon"))?;
+    let _slot = app
+        .queries
+        .try_acquire()
+        .map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "", "other queries are running; try again soon"))?;
     let (reports, query) = (app.reports.clone(), parsed.query.clone());
-    let table = tokio::task::spawn_blocking(move || reports.evaluate(project.id, from..to, &[&query])).await.expect("a panic in a query stops the request");
+    let table = tokio::task::spawn_blocking(move || reports.evaluate(project.id, from..to, &[&query]))
+        .await
+        .expect("a panic in a query stops the request");
     let mut table = match table.map(|mut tables| tables.pop()) {
         Ok(Some(Ok(table))) => table,
         Ok(Some(Err(error))) => return Err(Refusal::invalid("query", error.to_string())),

@@ -40,7 +40,8 @@ pub(crate) async fn any(State(app): State<Arc<App>>, request: Request) -> Respon
     let path = request.uri().path().to_owned();
     let query = read_query(request.uri().query().unwrap_or(""));
     let Some(target) = read_target(&path, query) else {
-        return (StatusCode::NOT_FOUND, Json(json!({"error": {"code": 404, "message": "there is nothing at this address"}}))).into_response();
+        return (StatusCode::NOT_FOUND, Json(json!({"error": {"code": 404, "message": "there is nothing at this address"}})))
+            .into_response();
     };
     let mut response = match *request.method() {
         Method::OPTIONS => preflight(request.headers()),
@@ -78,7 +79,12 @@ impl Refused {
 
     fn into_response(self, app: &App) -> Response {
         app.intake.refuse(self.project, self.reason, app.reports.now());
-        tracing::info!(status = self.status.as_u16(), reason = self.reason, project = self.project.map(|project| project.0), "submission refused");
+        tracing::info!(
+            status = self.status.as_u16(),
+            reason = self.reason,
+            project = self.project.map(|project| project.0),
+            "submission refused"
+        );
         let mut response = refused_submission(self.status, &self.message);
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
@@ -140,7 +146,8 @@ async fn accept(app: &Arc<App>, project: ProjectId, target: Target, request: Req
             Ok(report_reply(project, &receipt, sync))
         }
         Work::Late { object, attachment } => {
-            let missing = || Refused::new(StatusCode::NOT_FOUND, "wrong_value", format!("object: there is no report {object:?} in this project"));
+            let missing =
+                || Refused::new(StatusCode::NOT_FOUND, "wrong_value", format!("object: there is no report {object:?} in this project"));
             let tx = Tx::read(&object, project).ok_or_else(missing)?;
             match app.reports.attach(project, tx, attachment).await {
                 Ok(stored) => Ok(json!({
@@ -180,14 +187,20 @@ fn read_submission(app: &App, target: &Target, headers: &HeaderMap, body: &[u8])
 /// Reads the body within the limits, holding permits for the bytes until they are parsed.
 async fn read_body(app: &Arc<App>, body: Body) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Refused> {
     let limit = app.limits.total_bytes;
-    let too_large =
-        || Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body is larger than {limit} bytes; send fewer or smaller attachments"));
+    let too_large = || {
+        Refused::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("the body is larger than {limit} bytes; send fewer or smaller attachments"),
+        )
+    };
     let busy = || Refused::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many submissions are being read; try again soon");
     let read = async {
         let mut body = body;
         let (mut bytes, mut held): (Vec<u8>, Option<OwnedSemaphorePermit>) = (Vec::new(), None);
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "wrong_value", "the body ended early or is not framed rightly"))?;
+            let frame =
+                frame.map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "wrong_value", "the body ended early or is not framed rightly"))?;
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limit {
                 return Err(too_large());

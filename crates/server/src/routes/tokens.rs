@@ -59,7 +59,11 @@ pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Result<
 
 /// Makes a token.
 #[utoipa::path(post, path = "/api/v1/tokens", request_body = NewToken, responses((status = 201, body = MadeToken)))]
-pub(crate) async fn create(State(app): State<Arc<App>>, caller: Caller, super::projects::Body(new): super::projects::Body<NewToken>) -> Result<(StatusCode, Json<MadeToken>), Refusal> {
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    super::projects::Body(new): super::projects::Body<NewToken>,
+) -> Result<(StatusCode, Json<MadeToken>), Refusal> {
     caller.needs(Scope::Admin)?;
     let scope: Scope = new.scope.parse().map_err(|detail: String| Refusal::invalid("scope", detail))?;
     let project = match &new.project {

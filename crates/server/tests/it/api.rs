@@ -35,7 +35,12 @@ fn a_submission_gets_the_reply_that_sdks_need() {
     assert_eq!(repeat["_rxid"].as_str(), Some(rxid.as_str()), "a repeat is the same report");
     assert_eq!((repeat["object"].as_str(), repeat["unique"].as_bool()), (Some("1"), Some(false)));
     assert_eq!(repeat["fingerprint"].as_str().map(str::len), Some(64));
-    let another = http::call("POST", &with_sync, &[], json!({"uuid": "7d7c1f5e5a0b4e0c9f0e2f6b1c1d0a02", "threads": {"t": {"fault": true, "stack": [{"funcName": "f"}]}}}).to_string());
+    let another = http::call(
+        "POST",
+        &with_sync,
+        &[],
+        json!({"uuid": "7d7c1f5e5a0b4e0c9f0e2f6b1c1d0a02", "threads": {"t": {"fault": true, "stack": [{"funcName": "f"}]}}}).to_string(),
+    );
     assert_eq!(another.expect("an answer").expect(200).json()["unique"], true);
     // Every URL form leads to the same project.
     let base = server.url();
@@ -46,7 +51,8 @@ fn a_submission_gets_the_reply_that_sdks_need() {
         format!("{base}/api/post?token={}&format=json&universe=main&project=p", project.token),
         format!("{base}/some/prefix/submit.backtrace.io/main/{}/json", project.token),
     ]) {
-        let reply = http::call("POST", &url, &[], json!({"uuid": format!("{number:032x}")}).to_string()).expect("an answer").expect(200).json();
+        let reply =
+            http::call("POST", &url, &[], json!({"uuid": format!("{number:032x}")}).to_string()).expect("an answer").expect(200).json();
         assert_eq!(number_in(reply["_rxid"].as_str().expect("a receipt")), number, "{url}");
     }
 }
@@ -56,10 +62,14 @@ fn browsers_may_report_from_any_origin() {
     let server = Crashmeter::start();
     let project = server.project("p");
     let path = path_of(&project.submission_url).to_owned();
-    let preflight = format!("OPTIONS {path} HTTP/1.1\nHost: x\nOrigin: https://game.example\nAccess-Control-Request-Method: POST\nAccess-Control-Request-Headers: content-type\nConnection: close\n\n");
+    let preflight = format!(
+        "OPTIONS {path} HTTP/1.1\nHost: x\nOrigin: https://game.example\nAccess-Control-Request-Method: POST\nAccess-Control-Request-Headers: content-type\nConnection: close\n\n"
+    );
     let (head, body) = raw(&server, &preflight);
     assert!(head.starts_with("http/1.1 204") && body.is_empty(), "{head}");
-    for header in ["access-control-allow-origin: *", "access-control-allow-methods: post, options", "access-control-allow-headers: content-type"] {
+    for header in
+        ["access-control-allow-origin: *", "access-control-allow-methods: post, options", "access-control-allow-headers: content-type"]
+    {
         assert!(head.contains(header), "{head}");
     }
     let refused = format!("POST {path} HTTP/1.1\nHost: x\nOrigin: https://game.example\nContent-Length: 1\nConnection: close\n\n{{");
@@ -75,12 +85,18 @@ fn attachments_stay_with_their_report_and_late_ones_join_it() {
     let body = "--x\r\nContent-Disposition: form-data; name=\"upload_file\"; filename=\"upload_file.json\"\r\n\r\n{\"uuid\":\"00000000-0000-0000-0000-000000000001\",\"attributes\":{\"n\":5}}\r\n\
                 --x\r\nContent-Disposition: form-data; name=\"attachment_log.txt\"; filename=\"log.txt\"\r\nContent-Type: text/plain\r\n\r\nline\r\n\
                 --x\r\nContent-Disposition: form-data; name=\"level\"\r\n\r\nseven\r\n--x--\r\n";
-    let reply = http::call("POST", &project.submission_url, &[("Content-Type", "multipart/form-data; boundary=x")], body).expect("an answer").expect(200).json();
+    let reply = http::call("POST", &project.submission_url, &[("Content-Type", "multipart/form-data; boundary=x")], body)
+        .expect("an answer")
+        .expect(200)
+        .json();
     let rxid = reply["_rxid"].as_str().expect("a receipt").to_owned();
     for (object, name) in [(rxid.as_str(), "late.txt"), ("1", "later.txt")] {
         let url = http::with_query(&project.submission_url, &[("object", object), ("attachment_name", name)]);
         let late = http::call("POST", &url, &[], "late data").expect("an answer").expect(200).json();
-        assert_eq!((late["response"].as_str(), late["attachment_name"].as_str(), late["object"].as_str()), (Some("ok"), Some(name), Some("1")));
+        assert_eq!(
+            (late["response"].as_str(), late["attachment_name"].as_str(), late["object"].as_str()),
+            (Some("ok"), Some(name), Some("1"))
+        );
     }
     let nowhere = http::with_query(&project.submission_url, &[("object", "77"), ("attachment_name", "x")]);
     assert_eq!(http::call("POST", &nowhere, &[], "x").expect("an answer").status, 404);
@@ -95,7 +111,10 @@ fn attachments_stay_with_their_report_and_late_ones_join_it() {
         .collect();
     assert_eq!(attachments, [(1, "log.txt", 4), (2, "late.txt", 9), (3, "later.txt", 9)]);
     assert_eq!((&report["attributes"]["n"], &report["attributes"]["level"]), (&json!(5), &json!("seven")));
-    assert_eq!(project.submit(&json!({"uuid": "00000000-0000-0000-0000-000000000001"})).expect("an answer").expect(200).json()["_rxid"].as_str(), Some(rxid.as_str()));
+    assert_eq!(
+        project.submit(&json!({"uuid": "00000000-0000-0000-0000-000000000001"})).expect("an answer").expect(200).json()["_rxid"].as_str(),
+        Some(rxid.as_str())
+    );
 }
 
 #[test]
@@ -121,7 +140,8 @@ fn stored_secrets_are_never_shown_and_go_to_no_other_host() {
     let server = Crashmeter::start();
     let project = server.project("p");
     let url = |host: &str| format!("http://{host}:9/write?db=x");
-    let body = json!({"adapter": "influxdb", "period": 60, "sets": [], "url": url("127.0.0.1"), "username": "u", "password": "hunter2-canary"});
+    let body =
+        json!({"adapter": "influxdb", "period": 60, "sets": [], "url": url("127.0.0.1"), "username": "u", "password": "hunter2-canary"});
     let shown = project.store("i", body).to_string();
     let also = [
         project.ask("GET", "metric-stores", Value::Null).body,
@@ -135,7 +155,11 @@ fn stored_secrets_are_never_shown_and_go_to_no_other_host() {
     assert!(shown.contains("\"secrets_set\":[\"password\"]"), "{shown}");
     // Left out, the password is kept; to another host it has to be given again.
     project.store("i", json!({"adapter": "influxdb", "period": 30, "sets": [], "url": url("127.0.0.1"), "username": "u"}));
-    let moved = project.ask("PUT", "metric-stores/i", json!({"adapter": "influxdb", "period": 30, "sets": [], "url": url("127.0.0.2"), "username": "u"}));
+    let moved = project.ask(
+        "PUT",
+        "metric-stores/i",
+        json!({"adapter": "influxdb", "period": 30, "sets": [], "url": url("127.0.0.2"), "username": "u"}),
+    );
     assert_eq!((moved.status, moved.json()["field"].as_str()), (422, Some("password")), "{}", moved.body);
     let cleared = project.store("i", json!({"adapter": "influxdb", "period": 30, "sets": [], "url": url("127.0.0.2"), "password": null}));
     assert_eq!(cleared["secrets_set"], json!([]));
@@ -160,7 +184,11 @@ fn a_pull_page_is_found_only_by_its_secret_and_is_the_same_for_all_readers() {
     assert_eq!(authorised(&http::basic("u", "wrong")).status, 401);
     let secret = quick_url.rsplit('/').nth(1).expect("a secret").to_owned();
     let flipped = if secret.starts_with('0') { "1" } else { "0" };
-    for wrong in [quick_url.replace(&secret, &format!("{flipped}{}", &secret[1..])), quick_url.replace(&secret, &secret.to_uppercase().replace(char::is_numeric, "A")), quick_url.replace(&secret, &secret[1..])] {
+    for wrong in [
+        quick_url.replace(&secret, &format!("{flipped}{}", &secret[1..])),
+        quick_url.replace(&secret, &secret.to_uppercase().replace(char::is_numeric, "A")),
+        quick_url.replace(&secret, &secret[1..]),
+    ] {
         let reply = http::call("GET", &wrong, &[("Authorization", &http::basic("u", "p"))], "").expect("an answer");
         assert_eq!(reply.status, 404, "{wrong}");
     }

@@ -113,18 +113,25 @@ fn tokens_open_only_their_own_door() {
         assert!(reply.json()["error"]["message"].as_str().is_some_and(|message| message.contains("token")), "{}", reply.body);
     }
     let bearer = |token: &str| format!("Bearer {token}");
-    let ask = |token: &str, path: &str| http::call("GET", &format!("{base}{path}"), &[("Authorization", &bearer(token))], "").expect("an answer").status;
+    let ask = |token: &str, path: &str| {
+        http::call("GET", &format!("{base}{path}"), &[("Authorization", &bearer(token))], "").expect("an answer").status
+    };
     assert_eq!(ask(&project.token, "/api/v1/projects"), 403, "a submission token reads nothing");
     assert_eq!(ask("nonsense", "/api/v1/projects"), 401);
     assert_eq!(http::get(&format!("{base}/api/v1/projects")).expect("an answer").status, 401);
-    let reader = server.ask("POST", "/api/v1/tokens", json!({"scope": "query", "project": "p"})).expect(201).json()["token"].as_str().expect("a token").to_owned();
+    let reader = server.ask("POST", "/api/v1/tokens", json!({"scope": "query", "project": "p"})).expect(201).json()["token"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
     assert_eq!(ask(&reader, "/api/v1/projects/p"), 200);
     assert_eq!(ask(&reader, "/api/v1/projects/q"), 404, "another project is not there");
     assert_eq!(ask(&reader, "/api/v1/projects/nowhere"), 404);
     assert_eq!(ask(&reader, "/api/v1/tokens"), 403);
-    let put = http::call("PUT", &format!("{base}/api/v1/projects/p/metric-sets/s"), &[("Authorization", &bearer(&reader))], "").expect("an answer");
+    let put = http::call("PUT", &format!("{base}/api/v1/projects/p/metric-sets/s"), &[("Authorization", &bearer(&reader))], "")
+        .expect("an answer");
     assert_eq!(put.status, 403, "a reader changes nothing");
-    let as_submission = http::call("POST", &format!("{base}/post?format=json&token={reader}"), &[], good_report(1).to_string()).expect("an answer");
+    let as_submission =
+        http::call("POST", &format!("{base}/post?format=json&token={reader}"), &[], good_report(1).to_string()).expect("an answer");
     assert_eq!(as_submission.status, 403);
     assert_eq!((accepted(&project), accepted(&other)), (0, 0));
 }
@@ -143,7 +150,11 @@ fn refused_configuration_names_the_field() {
         ("metric-sets/s/metrics/m", query(json!({"error.type": [["first"]]})), "query.fold.error.type"),
         ("metric-sets/s/metrics/m", query(json!({"a": [["distribution", 3]]})), "query.fold.a[0]"),
         ("metric-sets/s/metrics/m", query(json!({})), "query.fold"),
-        ("metric-sets/s/metrics/m", json!({"query": {"fold": {"_tx": [["count"]]}, "filter": [{"a": [["regular-expression", "("]]}]}}), "query.filter[0].a[0]"),
+        (
+            "metric-sets/s/metrics/m",
+            json!({"query": {"fold": {"_tx": [["count"]]}, "filter": [{"a": [["regular-expression", "("]]}]}}),
+            "query.filter[0].a[0]",
+        ),
         ("metric-sets/s/metrics/m", json!({"query": {"fold": {"_tx": [["count"]]}}, "series_budget": 0}), "series_budget"),
         ("metric-sets/s/metrics/%0a", query(json!({"_tx": [["count"]]})), "metric"),
         ("metric-stores/x", store(json!({"period": 0})), "period"),
@@ -161,7 +172,8 @@ fn refused_configuration_names_the_field() {
         let reply = project.ask("PUT", path, body.clone());
         assert_eq!(reply.status, 422, "{path} {body}: {}", reply.body);
         let problem = reply.json();
-        let fields: Vec<&str> = problem["problems"].as_array().into_iter().flatten().chain([&problem]).filter_map(|one| one["field"].as_str()).collect();
+        let fields: Vec<&str> =
+            problem["problems"].as_array().into_iter().flatten().chain([&problem]).filter_map(|one| one["field"].as_str()).collect();
         assert!(fields.contains(&field), "{path} {body}: {problem}");
         assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 8), "{problem}");
     }
@@ -195,7 +207,8 @@ fn a_newline_in_every_value_makes_a_harmless_series() {
         if series == hostile.len() { Ok(page) } else { Err(page) }
     });
     for line in page.lines() {
-        let known = line.starts_with("# HELP crashmeter_p_") || line.starts_with("# TYPE crashmeter_p_") || line.starts_with("crashmeter_p_");
+        let known =
+            line.starts_with("# HELP crashmeter_p_") || line.starts_with("# TYPE crashmeter_p_") || line.starts_with("crashmeter_p_");
         assert!(known, "a forged line: {line:?}");
     }
 }

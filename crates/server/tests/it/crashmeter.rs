@@ -61,7 +61,8 @@ impl Crashmeter {
     /// Makes a project.
     pub(crate) fn project(&self, name: &str) -> Project {
         let authorization = self.authorization();
-        let mut project = Project { base: self.url(), authorization, name: name.to_owned(), submission_url: String::new(), token: String::new() };
+        let mut project =
+            Project { base: self.url(), authorization, name: name.to_owned(), submission_url: String::new(), token: String::new() };
         let made = project.call("POST", "/api/v1/projects", json!({ "name": name })).expect(201).json();
         project.submission_url = made["submission_url"].as_str().expect("a URL").to_owned();
         project.token = made["token"].as_str().expect("a token").to_owned();
@@ -115,13 +116,19 @@ impl Project {
         });
     }
 
-    /// The store's ledger balances and every point in it was taken. What was `due`, for the caller to compare.
-    pub(crate) fn assert_all_delivered(&self, store: &str) -> u64 {
+    /// The store's ledger balances, and every point of the windows that start at or before `last_s` was taken at last.
+    pub(crate) fn assert_all_delivered(&self, store: &str, last_s: u64) {
         let ledger = self.ledger(store);
         assert_eq!(ledger["imbalance"], "0", "{store}: {ledger}");
-        let count = |fate: &str| ledger["all_time"][fate].as_u64().unwrap_or_else(|| panic!("{store} has no count of {fate}: {ledger}"));
-        assert_eq!(count("due"), count("confirmed") + count("sent"), "{store}: {}", ledger["all_time"]);
-        count("due")
+        let windows = ledger["windows"].as_array().expect("a list of windows");
+        let due = windows.iter().filter(|window| window["window_start"].as_u64().is_some_and(|start| start <= last_s));
+        let mut points = 0;
+        for window in due {
+            let count = |fate: &str| window[fate].as_u64().unwrap_or_else(|| panic!("{store} has no count of {fate}: {window}"));
+            assert_eq!(count("due"), count("confirmed") + count("sent"), "{store}: {window}");
+            points += count("due");
+        }
+        assert!(points > 0, "{store} was owed nothing: {ledger}");
     }
 
     /// Submits a report by hand and gives whatever came back; `Err` when no whole reply did.
@@ -156,7 +163,8 @@ fn call(base: &str, authorization: &str, method: &str, path: &str, body: Value) 
 /// The report's number: the first eight bytes of a receipt id, the least first.
 pub(crate) fn number_in(rxid: &str) -> u64 {
     let digits = rxid.replace('-', "");
-    let bytes = (0..16).step_by(2).map(|at| u64::from_str_radix(&digits[at..at + 2], 16).unwrap_or_else(|_| panic!("no receipt id: {rxid}")));
+    let bytes =
+        (0..16).step_by(2).map(|at| u64::from_str_radix(&digits[at..at + 2], 16).unwrap_or_else(|_| panic!("no receipt id: {rxid}")));
     bytes.rev().fold(0, |number, byte| number << 8 | byte)
 }
 

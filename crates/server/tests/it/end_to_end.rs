@@ -83,7 +83,7 @@ fn what_sdks_submit_is_what_every_push_store_holds() {
                 });
             }
         }
-        project.assert_all_delivered(target.name);
+        project.assert_all_delivered(target.name, last);
     }
 }
 
@@ -193,8 +193,7 @@ fn path_graphite(graphite: &Arc<Graphite>) -> Target {
         // An ungrouped series has its aggregate where the others have their value.
         series.into_iter().map(|one| (if metric == "all" { String::new() } else { node(&one) }, one.samples)).collect()
     };
-    let settings =
-        json!({"adapter": "graphite", "period": 1, "sets": ["errors"], "prefix": "path", "host": "127.0.0.1", "port": port, "layout": "path"});
+    let settings = json!({"adapter": "graphite", "period": 1, "sets": ["errors"], "prefix": "path", "host": "127.0.0.1", "port": port, "layout": "path"});
     Target { name: "graphite-path", settings, read: Box::new(read), spell: |value| value.replace('.', "_"), tolerance: 0.0 }
 }
 
@@ -203,13 +202,14 @@ fn influxdb(name: &'static str, influx: &Arc<Influx>, credentials: Value) -> Tar
     let mut settings = json!({"adapter": "influxdb", "period": 1, "sets": ["errors"], "url": influx.url(), "db": "crashes"});
     settings.as_object_mut().expect("an object").extend(credentials.as_object().expect("an object").clone());
     let influx = influx.clone();
-    let read = move |metric: &str, aggregate: &str| by_label(influx.read("crashes", &format!("crashmeter.ProjectX.errors.{metric}"), aggregate), "game.version");
+    let read = move |metric: &str, aggregate: &str| {
+        by_label(influx.read("crashes", &format!("crashmeter.ProjectX.errors.{metric}"), aggregate), "game.version")
+    };
     Target { name, settings, read: Box::new(read), spell: as_sent, tolerance: 0.0 }
 }
 
 fn victoria_v2(victoria: &Arc<Victoria>) -> Target {
-    let settings =
-        json!({"adapter": "influxdb", "period": 1, "sets": ["errors"], "prefix": "v2", "url": victoria.url(), "org": "any", "bucket": "any", "token": "any"});
+    let settings = json!({"adapter": "influxdb", "period": 1, "sets": ["errors"], "prefix": "v2", "url": victoria.url(), "org": "any", "bucket": "any", "token": "any"});
     let victoria = victoria.clone();
     let read = move |metric: &str, aggregate: &str| {
         by_label(victoria.export(&format!("{{__name__=\"v2.ProjectX.errors.{metric}_{aggregate}\"}}")), "game.version")

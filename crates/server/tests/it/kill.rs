@@ -40,21 +40,27 @@ struct Traffic {
 #[test]
 fn every_answered_report_is_counted_in_one_window_and_none_twice() {
     let (graphite, influx) = (Graphite::shared(), Influx::shared());
-    influx.create_database("kill");
+    influx.create_database("killed");
     let mut server = Crashmeter::start();
     let project = server.project("kill");
     // One series a report, gone from the store as soon as its window has passed, beside the sum of all.
     let by_report = json!({"query": {"group": ["key"], "fold": {"_tx": [["unique"]]}}, "zero_for": 1, "series_budget": 5_000});
     project.metric("each", "report", by_report);
     project.metric("sum", "reports", json!({"query": {"fold": {"_tx": [["unique"]]}}}));
-    project.store("each", json!({"adapter": "influxdb", "period": 1, "sets": ["each"], "url": influx.url(), "db": "kill"}));
-    let sum = json!({"adapter": "graphite", "period": 1, "sets": ["sum"], "prefix": "killed", "host": "127.0.0.1", "port": graphite.line_port()});
+    project.store("each", json!({"adapter": "influxdb", "period": 1, "sets": ["each"], "url": influx.url(), "db": "killed"}));
+    let sum =
+        json!({"adapter": "graphite", "period": 1, "sets": ["sum"], "prefix": "killed", "host": "127.0.0.1", "port": graphite.line_port()});
     let first = project.store("sum", sum)["first_window_start"].as_u64().expect("the first window");
     wait::until_second(first);
 
     let traffic = Traffic::default();
     let fates = std::thread::scope(|scope| {
-        let senders: Vec<_> = (0..SENDERS).map(|sender| { let (traffic, project) = (&traffic, &project); scope.spawn(move || send(sender, project, traffic)) }).collect();
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let (traffic, project) = (&traffic, &project);
+                scope.spawn(move || send(sender, project, traffic))
+            })
+            .collect();
         for round in 0..KILLS {
             kill_in_the_middle(&mut server, &traffic, round);
         }
@@ -70,14 +76,14 @@ fn every_answered_report_is_counted_in_one_window_and_none_twice() {
     let numbers: Vec<u64> = fates.values().filter_map(|fate| if let Fate::Answered(tx) = fate { Some(*tx) } else { None }).collect();
     assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), numbers.len(), "two reports were given one number");
 
-    let counted = check_each(&influx.read("kill", "crashmeter.kill.each.report", "tx_unique"), &fates);
+    let counted = check_each(&influx.read("killed", "crashmeter.kill.each.report", "tx_unique"), &fates);
     wait::until("the sum of all windows is the number of reports", VISIBLE, || {
         let windows = graphite.render("killed.kill.sum.reports.tx_unique", first, last + 1);
         let sum: f64 = windows.iter().flat_map(|series| &series.samples).map(|(_, value)| value).sum();
         if sum == counted as f64 { Ok(()) } else { Err(format!("{sum}, not {counted}")) }
     });
-    project.assert_all_delivered("each");
-    project.assert_all_delivered("sum");
+    project.assert_all_delivered("each", last);
+    project.assert_all_delivered("sum", last);
 }
 
 /// Lets a burst of reports begin at a moment of the window that differs from round to round, and kills the server while some of

@@ -58,7 +58,10 @@ pub(crate) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<Strin
 /// A map of texts out of a JSON object.
 fn text_map(object: &serde_json::Value) -> BTreeMap<String, String> {
     let object = object.as_object().unwrap_or_else(|| panic!("not an object: {object}"));
-    object.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap_or_else(|| panic!("{key} is no text: {value}")).to_owned())).collect()
+    object
+        .iter()
+        .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_else(|| panic!("{key} is no text: {value}")).to_owned()))
+        .collect()
 }
 
 #[test]

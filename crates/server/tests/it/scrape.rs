@@ -119,7 +119,17 @@ fn strict_parsers_take_every_page() {
     };
     check("before any report");
 
-    let hostile = ["plain", "quote \" backslash \\ end \\", "new\nline", "tab\tand \u{1F980} and \u{0}", "", "none", "__other__", "x{y=\"z\"} 1", "\u{202e}abc"];
+    let hostile = [
+        "plain",
+        "quote \" backslash \\ end \\",
+        "new\nline",
+        "tab\tand \u{1F980} and \u{0}",
+        "",
+        "none",
+        "__other__",
+        "x{y=\"z\"} 1",
+        "\u{202e}abc",
+    ];
     for (n, name) in hostile.into_iter().enumerate() {
         let report = json!({
             "uuid": format!("{n:032x}"), "timestamp": now_s(), "classifiers": [name], "attributes": {"user": name, "score": -1.5e300},

@@ -55,7 +55,8 @@ fn shipped(text: &str) -> &str {
 
 #[test]
 fn pure_crates_do_no_io_and_read_no_clock() {
-    let banned = ["std::fs", "std::net::Tcp", "std::net::Udp", "std::process", "std::thread", "SystemTime", "Instant::now", "tokio", "std::env"];
+    let banned =
+        ["std::fs", "std::net::Tcp", "std::net::Udp", "std::process", "std::thread", "SystemTime", "Instant::now", "tokio", "std::env"];
     for name in ["model", "ingest", "adapters"] {
         for (path, text) in sources(&root().join("crates").join(name).join("src")) {
             // The adapters' own suite reads golden files; it is compiled for tests alone.
@@ -76,7 +77,12 @@ fn heavy_libraries_and_sockets_have_one_home() {
         if place.contains("/tests/") || place.contains("/tests.rs") {
             continue;
         }
-        for (word, home) in [("rusqlite", "crates/catalog/"), ("axum", "crates/server/"), ("TcpStream::connect", "crates/export/src/send/"), ("Client::builder()", "crates/server/src/cli.rs")] {
+        for (word, home) in [
+            ("rusqlite", "crates/catalog/"),
+            ("axum", "crates/server/"),
+            ("TcpStream::connect", "crates/export/src/send/"),
+            ("Client::builder()", "crates/server/src/cli.rs"),
+        ] {
             assert!(!shipped(&text).contains(word) || place.starts_with(home), "{place} names {word}, whose place is {home}");
         }
     }

@@ -65,7 +65,8 @@ impl Graphite {
     pub(crate) fn render(&self, target: &str, from_s: u64, until_s: u64) -> Vec<Series> {
         // Graphite's own range leaves out its beginning and includes its end.
         let (from, until) = ((from_s - 1).to_string(), (until_s - 1).to_string());
-        let pairs = [("target", target), ("from", &from), ("until", &until), ("format", "json"), ("noNullPoints", "true"), ("noCache", "true")];
+        let pairs =
+            [("target", target), ("from", &from), ("until", &until), ("format", "json"), ("noNullPoints", "true"), ("noCache", "true")];
         let reply = http::get(&http::with_query(&format!("{}/render", loopback(self.web_port)), &pairs)).expect("Graphite-Web answers");
         let series = reply.expect(200).json();
         let series = series.as_array().expect("render gives a list");
@@ -119,7 +120,8 @@ CARBONLINK_HOSTS = ['127.0.0.1:{query_port}:a']
 DATABASES = {{'default': {{'NAME': '{root}/graphite.db', 'ENGINE': 'django.db.backends.sqlite3', 'OPTIONS': {{'timeout': 20}}}}}}
 "
     );
-    let files = [("carbon.conf", carbon), ("local_settings.py", web), ("storage-schemas.conf", "[all]\npattern = .*\nretentions = 1s:1h\n".into())];
+    let files =
+        [("carbon.conf", carbon), ("local_settings.py", web), ("storage-schemas.conf", "[all]\npattern = .*\nretentions = 1s:1h\n".into())];
     for (name, text) in files {
         fs::write(folder.join(name), text).expect("a new file");
     }
@@ -142,7 +144,8 @@ mod tests {
         graphite.start_carbon();
         let start = now_s() - 5;
         send(graphite.line_port(), &format!("rig.path 1.5 {start}\nrig.path 2.5 {}\nrig.tagged;app=a;env=prod 7 {start}\n", start + 1));
-        let tagged = Series { labels: labels([("name", "rig.tagged"), ("app", "a"), ("env", "prod")]), samples: vec![(start * 1_000, 7.0)] };
+        let tagged =
+            Series { labels: labels([("name", "rig.tagged"), ("app", "a"), ("env", "prod")]), samples: vec![(start * 1_000, 7.0)] };
         let expect_all = |graphite: &Graphite| {
             wait::until("both layouts are readable", VISIBLE, || {
                 let path = graphite.render("rig.path", start, start + 2);

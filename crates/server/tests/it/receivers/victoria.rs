@@ -54,7 +54,8 @@ impl Victoria {
             let line: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
             let times = line["timestamps"].as_array().expect("a series has times");
             let values = line["values"].as_array().expect("a series has values");
-            let sample = |(time, value): (&serde_json::Value, &serde_json::Value)| (time.as_u64().expect("ms"), value.as_f64().expect("a number"));
+            let sample =
+                |(time, value): (&serde_json::Value, &serde_json::Value)| (time.as_u64().expect("ms"), value.as_f64().expect("a number"));
             Series { labels: text_map(&line["metric"]), samples: times.iter().zip(values).map(sample).collect() }
         };
         reply.body.lines().map(series).collect()
@@ -74,12 +75,19 @@ mod tests {
         let victoria = Victoria::shared();
         let now = now_s() - 10;
         let v2 = format!("{}/api/v2/write?org=o&bucket=b&precision=s", victoria.url());
-        http::call("POST", &v2, &[], format!("rig_v2,app=a count=3 {now}\nrig_v2,app=a count=4 {}\n", now + 1)).expect("an answer").expect(204);
+        http::call("POST", &v2, &[], format!("rig_v2,app=a count=3 {now}\nrig_v2,app=a count=4 {}\n", now + 1))
+            .expect("an answer")
+            .expect(204);
         let line = format!("rig_line;app=b 5 {now}\n");
-        TcpStream::connect(("127.0.0.1", victoria.graphite_port())).and_then(|mut port| port.write_all(line.as_bytes())).expect("lines are taken");
+        TcpStream::connect(("127.0.0.1", victoria.graphite_port()))
+            .and_then(|mut port| port.write_all(line.as_bytes()))
+            .expect("lines are taken");
         let expected = [
             Series { labels: labels([("__name__", "rig_line"), ("app", "b")]), samples: vec![(now * 1_000, 5.0)] },
-            Series { labels: labels([("__name__", "rig_v2_count"), ("app", "a")]), samples: vec![(now * 1_000, 3.0), ((now + 1) * 1_000, 4.0)] },
+            Series {
+                labels: labels([("__name__", "rig_v2_count"), ("app", "a")]),
+                samples: vec![(now * 1_000, 3.0), ((now + 1) * 1_000, 4.0)],
+            },
         ];
         wait::until("both are stored", VISIBLE, || {
             let mut found = victoria.export("{__name__=~\"rig_.*\"}");
