@@ -9,7 +9,7 @@ use crate::receivers::{Series, VISIBLE, now_s};
 use crate::sdk::{Client, Kind, Report, Sdk};
 use crate::wait;
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Seconds over which each SDK sends.
@@ -32,13 +32,15 @@ struct Sent {
 struct Target {
     name: &'static str,
     settings: Value,
-    /// Series of one metric and aggregate by group, as this store spells the group.
-    read: Box<dyn Fn(&str, &str) -> Points>,
+    /// Gives the series of one metric and aggregate by group, as this store spells the group.
+    read: Box<Reader>,
     /// How this store spells a value.
     spell: fn(&str) -> String,
     /// By what share of a value it may be off.
     tolerance: f64,
 }
+
+type Reader = dyn Fn(&str, &str) -> Points;
 
 /// VictoriaMetrics keeps about twelve significant digits; the others keep every bit.
 const VICTORIA_TOLERANCE: f64 = 1e-11;
@@ -120,7 +122,7 @@ fn send_from_all_sdks(project: &Project, first_s: u64) -> Vec<Sent> {
 }
 
 /// The `n`-th report of an SDK: error, message and error with attachment in turn, each with another version and user.
-fn report(n: u64, file: &PathBuf) -> Report {
+fn report(n: u64, file: &Path) -> Report {
     let mut attributes = Map::new();
     if let Some(version) = VERSIONS[(n / 3 % 3) as usize] {
         attributes.insert("game.version".into(), json!(version));
@@ -130,7 +132,7 @@ fn report(n: u64, file: &PathBuf) -> Report {
     let (kind, attachments) = match n % 3 {
         0 => (Kind::Error, vec![]),
         1 => (Kind::Message, vec![]),
-        _ => (Kind::Error, vec![file.clone()]),
+        _ => (Kind::Error, vec![file.to_owned()]),
     };
     Report { kind, text: format!("report {n}"), classifier: "LevelError".into(), attributes, attachments }
 }

@@ -131,7 +131,7 @@ impl Traffic {
 /// Sends reports until there is no leave for more. Every other sender does what an SDK with an offline store does: it sends a
 /// report that got no answer again, under the same id, until it gets one.
 fn send(sender: u64, project: &Project, traffic: &Traffic) -> BTreeMap<String, Fate> {
-    let insists = sender % 2 == 0;
+    let insists = sender.is_multiple_of(2);
     let (mut fates, mut unanswered) = (BTreeMap::new(), None);
     while traffic.begin() {
         let key = unanswered.take().unwrap_or_else(|| format!("{sender}-{}", fates.len()));
