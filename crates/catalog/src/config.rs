@@ -190,8 +190,8 @@ impl Snapshot {
     pub fn grids(&self) -> BTreeMap<(ProjectId, Period), Vec<Stamp>> {
         let mut grids: BTreeMap<_, Vec<Stamp>> = BTreeMap::new();
         for store in &self.stores {
-            for revision in &store.revisions {
-                grids.entry((store.project, revision.settings.period)).or_default().push(revision.begins);
+            for (at, revision) in store.revisions.iter().enumerate() {
+                grids.entry((store.project, revision.settings.period)).or_default().push(store.takes_over(at).1);
             }
         }
         grids.values_mut().for_each(|stamps| stamps.sort_unstable());
@@ -220,7 +220,34 @@ impl Store {
         if self.deleted.is_some_and(|deleted| deleted <= start) {
             return None;
         }
-        self.revisions.iter().rev().find(|revision| revision.begins <= start)
+        let at = (0..self.revisions.len()).rev().find(|&at| self.takes_over(at).1 <= start)?;
+        let ended = at + 1 < self.revisions.len() && self.takes_over(at + 1).0 <= start;
+        (!ended).then(|| &self.revisions[at])
+    }
+
+    /// When a revision's predecessor governs its last window, and from when on the revision itself governs. They differ only
+    /// where a change of period finds no boundary of both grids within twice the larger period: between them is a gap.
+    fn takes_over(&self, at: usize) -> (Stamp, Stamp) {
+        let begins = self.revisions[at].begins;
+        let Some(before) = at.checked_sub(1) else { return (begins, begins) };
+        let (old, new) = (self.revisions[before].settings.period, self.revisions[at].settings.period);
+        if old == new {
+            return (begins, begins);
+        }
+        let (old_secs, new_secs) = (u64::from(old.secs()), u64::from(new.secs()));
+        let common_secs = old_secs / greatest_common_divisor(old_secs, new_secs) * new_secs;
+        let common = Stamp::from_secs(begins.micros().div_ceil(common_secs * 1_000_000) * common_secs);
+        if common.since(begins) <= 2 * old_secs.max(new_secs) * 1_000_000 {
+            return (common, common);
+        }
+        let end = old.first_window_from(begins).start();
+        (end, new.first_window_from(end).start())
+    }
+
+    /// When the newest revision begins to govern, and the seconds of the gap before it, if its period makes one.
+    pub fn newest_governs_from(&self) -> (Stamp, u64) {
+        let (end, begin) = self.takes_over(self.revisions.len() - 1);
+        (begin, begin.since(end) / 1_000_000)
     }
 
     /// The newest revision: its address and secrets serve the backlog too.
@@ -233,5 +260,66 @@ impl Store {
         let mut fields = revision.settings.fields.clone();
         fields.extend(self.adapter_secrets().map(|(name, secret)| (name.clone(), Json::from(secret.reveal()))));
         fields
+    }
+}
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store whose revisions begin at (second, period).
+    fn store(revisions: &[(u64, u32)]) -> Store {
+        let revision = |(number, &(begins, period)): (usize, &(u64, u32))| StoreRevision {
+            number: number as u32 + 1,
+            begins: Stamp::from_secs(begins),
+            settings: StoreSettings {
+                adapter: "graphite".into(),
+                period: Period::new(period).expect("legal"),
+                sets: Vec::new(),
+                prefix: "p".into(),
+                labels: BTreeMap::new(),
+                horizon_secs: 1,
+                enabled: true,
+                fields: Map::new(),
+            },
+        };
+        Store {
+            id: StoreId(1),
+            project: ProjectId(1),
+            name: "s".into(),
+            deleted: None,
+            paused: false,
+            secrets: BTreeMap::new(),
+            revisions: revisions.iter().enumerate().map(revision).collect(),
+        }
+    }
+
+    /// The windows in which some revision is due, as (start, period), up to second 300.
+    fn due(store: &Store) -> Vec<(u64, u32)> {
+        let starts = (0..300).filter_map(|start| {
+            let revision = store.in_force(Stamp::from_secs(start))?;
+            let period = revision.settings.period;
+            (start % u64::from(period.secs()) == 0).then_some((start, period.secs()))
+        });
+        starts.collect()
+    }
+
+    #[test]
+    fn a_change_of_period_waits_for_a_common_boundary() {
+        let windows = due(&store(&[(0, 10), (41, 60)]));
+        assert!(windows.windows(2).all(|pair| pair[0].0 + u64::from(pair[0].1) == pair[1].0), "the windows tile: {windows:?}");
+        assert_eq!(windows[4..8], [(40, 10), (50, 10), (60, 60), (120, 60)]);
+    }
+
+    #[test]
+    fn where_there_is_no_near_boundary_a_gap_lies_between_the_grids() {
+        let store = store(&[(0, 7), (50, 11)]);
+        let windows = due(&store);
+        assert_eq!(windows[6..10], [(42, 7), (49, 7), (66, 11), (77, 11)], "{windows:?}");
+        assert_eq!(store.newest_governs_from(), (Stamp::from_secs(66), 10));
     }
 }

@@ -182,7 +182,7 @@ impl<S: ReportSource> Courier<S> {
                 return;
             };
             self.sealed.borrow_and_update();
-            let pause = match self.advance(&snapshot, store, &mut course).await {
+            let pause = match self.advance(store, &mut course).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(store = store.name, error = &error as &dyn std::error::Error, "cannot use the catalog; trying again");
@@ -208,7 +208,7 @@ impl<S: ReportSource> Courier<S> {
     }
 
     /// Looks at the oldest window due and makes at most one delivery's worth of progress.
-    async fn advance(&self, snapshot: &Arc<Snapshot>, store: &Store, course: &mut Course) -> Result<Pause, CatalogError> {
+    async fn advance(&self, store: &Store, course: &mut Course) -> Result<Pause, CatalogError> {
         let id = store.id;
         let set = |phase: Phase| self.board.with(id, |entry| entry.phase = phase);
         let Some(open) = self.oldest_open(id, course).await? else {
@@ -236,7 +236,7 @@ impl<S: ReportSource> Courier<S> {
             return Ok(Pause::For(Duration::from_micros(first.since(now))));
         }
         set(Phase::Sending);
-        self.deliver(snapshot, store, open, course).await
+        self.deliver(store, open, course).await
     }
 
     async fn oldest_open(&self, id: StoreId, course: &Course) -> Result<Option<OpenDelivery>, CatalogError> {
@@ -250,26 +250,24 @@ impl<S: ReportSource> Courier<S> {
     }
 
     /// Sends the pending payloads of a window until it is settled or has to wait.
-    async fn deliver(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        store: &Store,
-        open: OpenDelivery,
-        course: &mut Course,
-    ) -> Result<Pause, CatalogError> {
+    async fn deliver(&self, store: &Store, open: OpenDelivery, course: &mut Course) -> Result<Pause, CatalogError> {
         let (id, window) = (store.id, open.window);
         let newest = store.newest();
         let adapter = match Adapter::parse(&newest.settings.adapter, &store.fields(newest)) {
             Ok(adapter) => adapter,
             Err(problems) => {
-                return Ok(self.attention(id, &mut course.backoff, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")));
+                return Ok(self.attention(
+                    id,
+                    &mut course.backoff,
+                    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+                ));
             }
         };
         let Some(push) = adapter.as_push() else { return Ok(Pause::Idle) };
         let mut pending = match open.payload.as_deref().map(Pending::unpack) {
             Some(Some(pending)) => pending,
             Some(None) => return Err(CatalogError::Damaged("payload")),
-            None => self.encode(snapshot, store, window).await?,
+            None => self.encode(id, window, open.points.due).await?,
         };
         let mut unknown = open.unknown;
         while let Some(payload) = pending.first().cloned() {
@@ -345,11 +343,17 @@ impl<S: ReportSource> Courier<S> {
     }
 
     /// Encodes a window under the settings that were in force at its start, and keeps the bytes before anything is sent.
-    async fn encode(&self, snapshot: &Arc<Snapshot>, store: &Store, window: Window) -> Result<Pending, CatalogError> {
-        let (catalog, snapshot, store) = (self.catalog.clone(), snapshot.clone(), store.clone());
+    async fn encode(&self, id: StoreId, window: Window, due: u64) -> Result<Pending, CatalogError> {
+        let catalog = self.catalog.clone();
         blocking(move || {
+            // Asked for after the window was found sealed: what governed it is in this snapshot.
+            let snapshot = catalog.snapshot();
+            let store = snapshot.store_by_id(id).ok_or_else(|| CatalogError::Missing("such store any more".into()))?;
             let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
-            let batch = sealed_batch(&catalog, &snapshot, &store, revision, window)?;
+            let batch = sealed_batch(&catalog, &snapshot, store, revision, window)?;
+            if batch.points.len() as u64 != due {
+                return Err(CatalogError::Damaged("count of points due"));
+            }
             let adapter =
                 Adapter::parse(&revision.settings.adapter, &store.fields(revision)).map_err(|_| CatalogError::Damaged("store setting"))?;
             let push = adapter.as_push().ok_or(CatalogError::Damaged("store setting"))?;

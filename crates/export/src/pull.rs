@@ -45,9 +45,10 @@ fn newest_page(
     }
     let Some(window) = newest else { return Ok(None) };
     if let Some((version, page)) = known
-        && (page.window == window && version == snapshot.version || page.window.end() > window.end()) {
-            return Ok(Some((version, page)));
-        }
+        && (page.window == window && version == snapshot.version || page.window.end() > window.end())
+    {
+        return Ok(Some((version, page)));
+    }
     let Some(facts) = catalog.window_facts(store.project, window)? else { return Ok(None) };
     let Some(revision) = store.in_force(window.start()) else { return Ok(None) };
     let project = snapshot.projects.iter().find(|project| project.id == store.project).map_or("", |project| &project.name);

@@ -204,15 +204,17 @@ impl Partial {
             }
             (Partial::First(a), Partial::First(b)) => {
                 if let Some((place, value)) = b
-                    && a.as_ref().is_none_or(|(earliest, _)| place < earliest) {
-                        *a = Some((*place, value.clone()));
-                    }
+                    && a.as_ref().is_none_or(|(earliest, _)| place < earliest)
+                {
+                    *a = Some((*place, value.clone()));
+                }
             }
             (Partial::Last(a), Partial::Last(b)) => {
                 if let Some((place, value)) = b
-                    && a.as_ref().is_none_or(|(latest, _)| place > latest) {
-                        *a = Some((*place, value.clone()));
-                    }
+                    && a.as_ref().is_none_or(|(latest, _)| place > latest)
+                {
+                    *a = Some((*place, value.clone()));
+                }
             }
             (one, other) => unreachable!("merging {one:?} with {other:?}"),
         }

@@ -76,9 +76,10 @@ impl Number {
             return None;
         }
         if digits.bytes().all(|b| b.is_ascii_digit())
-            && let Ok(whole) = text.parse::<i128>() {
-                return Some(Number::Whole(whole));
-            }
+            && let Ok(whole) = text.parse::<i128>()
+        {
+            return Some(Number::Whole(whole));
+        }
         let real: f64 = text.parse().ok()?;
         real.is_finite().then(|| Number::from_float(real))
     }

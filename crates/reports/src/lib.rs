@@ -231,9 +231,11 @@ impl Reports {
             for number in self.shared.segments_over(&older) {
                 self.shared.shelf.read(number, &mut |entry| {
                     if let Entry::Report(stored) = entry
-                        && stored.report.project == project && older.contains(&stored.report.stamp) {
-                            visit(&stored.report);
-                        }
+                        && stored.report.project == project
+                        && older.contains(&stored.report.stamp)
+                    {
+                        visit(&stored.report);
+                    }
                 })?;
             }
         }

@@ -158,9 +158,10 @@ fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<(Request,
         let (mut work, mut replies) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
         for (request, reply) in group {
             if let Request::Attachment { project, tx, .. } = &request
-                && !core.knows(*project, *tx) {
-                    continue;
-                }
+                && !core.knows(*project, *tx)
+            {
+                continue;
+            }
             work.push(request);
             replies.push(reply);
         }

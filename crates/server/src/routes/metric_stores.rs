@@ -25,6 +25,8 @@ const PREFIX: &str = "crashmeter";
 const MAX_LABELS: usize = 20;
 /// Fields of every store, whatever its adapter.
 const COMMON: [&str; 7] = ["adapter", "period", "sets", "prefix", "labels", "horizon", "enabled"];
+/// What is shown of a store and is not for its editor to set: a store read by GET can be edited and put back as it is.
+const SHOWN_ONLY: [&str; 8] = ["name", "revision", "paused", "secrets_set", "first_window_start", "warnings", "scrape_config", "url"];
 /// Body bytes of a preview shown per request.
 const PREVIEW_BYTES: usize = 64 << 10;
 
@@ -60,12 +62,19 @@ pub(crate) async fn put(
     check_name("store", &name)?;
     let expected = expected_revision(&headers)?;
     let known = caller.snapshot().store(project.id, &name).cloned();
-    let (draft, warnings) = check(&app, &project.sets, known.as_ref(), body)?;
+    let (draft, mut warnings) = check(&app, &project.sets, known.as_ref(), body)?;
     let (actor, id, of) = (caller.name(), project.id, name.clone());
     app.catalog(move |app, now| app.catalog.put_store(id, &of, &draft, expected, &actor, now)).await?;
     let snapshot = app.catalog.published();
     let saved = snapshot.store(id, &name).ok_or_else(|| Refusal::missing("such store any more: it was deleted meanwhile"))?;
     let mut shown = shown(&app, saved, true);
+    let (from, gap_secs) = saved.newest_governs_from();
+    if gap_secs > 0 {
+        warnings.push(format!(
+            "the old and the new period have no near boundary in common: there are no points for {gap_secs} s before {}",
+            from.secs()
+        ));
+    }
     shown["warnings"] = json!(warnings);
     Ok(([(header::ETAG, format!("\"{}\"", saved.newest().number))], Json(shown)).into_response())
 }
@@ -300,7 +309,7 @@ fn shown(app: &App, store: &Store, editor: bool) -> Json_ {
     body.insert("enabled".into(), json!(settings.enabled));
     body.insert("paused".into(), json!(store.paused));
     body.insert("revision".into(), json!(newest.number));
-    body.insert("first_window_start".into(), json!(settings.period.first_window_from(newest.begins).start_secs()));
+    body.insert("first_window_start".into(), json!(settings.period.first_window_from(store.newest_governs_from().0).start_secs()));
     body.extend(settings.fields.clone());
     body.insert("secrets_set".into(), json!(store.adapter_secrets().map(|(name, _)| name).collect::<Vec<_>>()));
     if let Some(secret) = caller_may_see(editor, app, store) {
@@ -339,6 +348,11 @@ fn check(
     };
     if known.is_some_and(|known| known.newest().settings.adapter != adapter) {
         return Err(Refusal::invalid("adapter", "cannot be changed; make another store"));
+    }
+    for name in SHOWN_ONLY {
+        if description.field(name).is_none() {
+            body.remove(name);
+        }
     }
     let period = match common.get("period").map(read_period) {
         None => {

@@ -166,6 +166,19 @@ fn stored_secrets_are_never_shown_and_go_to_no_other_host() {
 }
 
 #[test]
+fn a_store_read_by_get_can_be_put_back_as_it_is() {
+    let server = Crashmeter::start();
+    let project = server.project("p");
+    project.store("i", json!({"adapter": "influxdb", "period": 60, "sets": ["s"], "url": "http://127.0.0.1:9/write?db=x", "username": "u", "password": "p"}));
+    project.store("prometheus", json!({"adapter": "prometheus", "period": 60, "sets": ["s"], "username": "u", "password": "p"}));
+    for name in ["i", "prometheus"] {
+        let shown = project.ask("GET", &format!("metric-stores/{name}"), Value::Null).expect(200).json();
+        let again = project.store(name, shown.clone());
+        assert_eq!(again["revision"], shown["revision"], "nothing has changed: {again}");
+    }
+}
+
+#[test]
 fn a_pull_page_is_found_only_by_its_secret_and_is_the_same_for_all_readers() {
     let server = Crashmeter::start();
     let project = server.project("p");
