@@ -25,8 +25,8 @@ check: $(TOOLS)/bin/cargo-deny ## format, lints, licences and sources of depende
 	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
 	$(MAKE) test
 
-bench: ## measure
-	$(CARGO) bench --locked --workspace
+bench: ## measure reading and durable appends beside their peers (release build)
+	$(CARGO) bench --locked --package server --bench path
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --locked --root $(TOOLS) --version $(CARGO_DENY_VERSION) cargo-deny

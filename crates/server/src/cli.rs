@@ -333,7 +333,8 @@ fn table(answer: &Json, groups: usize) -> String {
         let bar = if groups > 0 { "█".repeat((share * 30.0).round() as usize) } else { String::new() };
         text += &line(row, &bar);
     }
-    text += &format!("\n{} reports in {} groups", answer["matched"], answer["groups"]);
+    let counted = |count: &Json, one: &str| format!("{count} {one}{}", if *count == json!(1) { "" } else { "s" });
+    text += &format!("\n{} in {}", counted(&answer["matched"], "report"), counted(&answer["groups"], "group"));
     if answer["truncated"] == json!(true) {
         text += &format!("; the first {} are shown", rows.len());
     }

@@ -107,12 +107,13 @@ impl Project {
         self.get(&format!("reports/{}", number_in(rxid)))
     }
 
-    /// Waits until every window that starts at or before `last_s` is sealed and no point of this store is open.
+    /// Waits until every window that starts at or before `last_s` is sealed and none of their points is open for this store.
     pub(crate) fn settle(&self, store: &str, last_s: u64) {
         wait::until(&format!("{store} has everything up to {last_s}"), SETTLED, || {
             let status = self.status(store);
             let sealed = status["newest_sealed_window"].as_u64().is_some_and(|window| window >= last_s);
-            if sealed && status["points"]["open"] == 0 { Ok(()) } else { Err(status.to_string()) }
+            let delivered = status["oldest_open_window"].as_u64().is_none_or(|window| window > last_s);
+            if sealed && delivered { Ok(()) } else { Err(status.to_string()) }
         });
     }
 
