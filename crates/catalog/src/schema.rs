@@ -70,6 +70,7 @@ const MIGRATIONS: &[&str] = &["
         failure TEXT, matched INTEGER NOT NULL, own INTEGER NOT NULL, folded INTEGER NOT NULL, left_out INTEGER NOT NULL,
         points BLOB, PRIMARY KEY (revision, period, start)
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX sealed_metric_kept ON sealed_metric (start) WHERE points IS NOT NULL;
     CREATE TABLE series_state (
         metric INTEGER NOT NULL REFERENCES metric (id), period INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (metric, period)
     ) STRICT, WITHOUT ROWID;

@@ -58,3 +58,19 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
 pub(crate) async fn show() -> Json<utoipa::openapi::OpenApi> {
     Json(document())
 }
+
+#[cfg(test)]
+mod tests {
+    /// `docs/openapi.json` is what clients are made from: a change of the API is seen as a change of that file. With
+    /// `UPDATE_GOLDEN=1` in the environment it is written anew.
+    #[test]
+    fn the_document_in_docs_is_the_one_that_is_served() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        let served = super::document().to_pretty_json().expect("plain data") + "\n";
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &served).expect("written");
+        }
+        let kept = std::fs::read_to_string(path).expect("docs/openapi.json is there");
+        assert!(kept == served, "the API has changed: look at the change and run this test with UPDATE_GOLDEN=1");
+    }
+}
