@@ -223,7 +223,9 @@ impl Catalog {
                 .optional()?;
             let mut number = newest.as_ref().map_or(0, |newest| newest.0);
             expect_revision(expected, number)?;
-            if newest.is_none_or(|newest| newest.1 != settings) {
+            // The same settings written in another order are the same.
+            let same = |text: &str| serde_json::from_str::<StoreSettings>(text).is_ok_and(|newest| newest == draft.settings);
+            if newest.is_none_or(|newest| !same(&newest.1)) {
                 number += 1;
                 change.transaction.execute(
                     "INSERT INTO store_revision (store, number, begins, settings) VALUES (?1, ?2, ?3, ?4)",

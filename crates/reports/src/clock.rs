@@ -40,8 +40,13 @@ const SLEW_PPM: i128 = 500;
 const STEP_MICROS: i128 = 5_000_000;
 /// A suspect step is accepted once it has stood for so long.
 const STAND_MICROS: u64 = 600_000_000;
+/// At a start, a wall this far past everything known is suspect as a whole: 30 days.
+const FAR_MICROS: i128 = 30 * 86_400 * 1_000_000;
 /// Beyond this lead over the wall, nothing is pushed: points would carry times in the stores' future.
 const HOLD_MICROS: i128 = 300_000_000;
+
+/// Floors up to this are those of a new log, past which every wall is far.
+const FIRST_FLOOR: Stamp = Stamp::from_micros(1);
 
 /// The state of the service clock.
 #[derive(Clone, Debug)]
@@ -54,6 +59,8 @@ pub(crate) struct ServiceClock {
     slowed: bool,
     /// Since when (boot time) the wall has been suspiciously far ahead.
     suspect_since: Option<u64>,
+    /// Started suspiciously far past everything known.
+    far: bool,
     /// Service clock less wall clock at the last reading.
     lead_micros: i128,
 }
@@ -66,11 +73,13 @@ pub struct ClockStatus {
 }
 
 impl ServiceClock {
-    /// Starts at the wall, or at `floor` when the wall is behind it.
+    /// Starts at the wall, or at `floor` when the wall is behind it. A wall more than 30 days past the floor is taken, but stays
+    /// suspect for the whole run: a clock set wrong must not make windows of years be sealed unseen.
     pub(crate) fn start(reading: Reading, floor: Stamp) -> ServiceClock {
         let now = reading.wall.max(floor);
+        let far = floor > FIRST_FLOOR && lead(now, floor) > FAR_MICROS;
         let lead_micros = lead(now, reading.wall);
-        ServiceClock { now, boot_micros: reading.boot_micros, remainder: 0, slowed: false, suspect_since: None, lead_micros }
+        ServiceClock { now, boot_micros: reading.boot_micros, remainder: 0, slowed: false, suspect_since: None, far, lead_micros }
     }
 
     /// The stamp at a reading; never before an earlier one.
@@ -110,7 +119,7 @@ impl ServiceClock {
     }
 
     pub(crate) fn status(&self) -> ClockStatus {
-        ClockStatus { lead_micros: self.lead_micros, suspect: self.suspect_since.is_some() }
+        ClockStatus { lead_micros: self.lead_micros, suspect: self.far || self.suspect_since.is_some() }
     }
 }
 
@@ -120,7 +129,7 @@ impl ClockStatus {
         self.lead_micros as f64 / 1e6
     }
 
-    /// Whether the wall clock has stepped forward and is not believed yet.
+    /// Whether the wall clock has stepped forward and is not believed yet, or was far past everything known at the start.
     pub fn is_suspect(&self) -> bool {
         self.suspect
     }
@@ -191,6 +200,21 @@ mod tests {
         let reading = Reading { wall: Stamp::from_secs(NOON), boot_micros: 0 };
         assert!(ServiceClock::start(reading, Stamp::from_secs(NOON + 299)).status().holds_push().is_none());
         assert!(ServiceClock::start(reading, Stamp::from_secs(NOON + 301)).status().holds_push().is_some());
+    }
+
+    #[test]
+    fn a_start_more_than_30_days_on_is_taken_but_suspect() {
+        let day = 86_400;
+        for (floor, suspect) in [
+            (Stamp::ZERO, false),
+            (FIRST_FLOOR, false),
+            (Stamp::from_secs(NOON - 30 * day), false),
+            (Stamp::from_secs(NOON - 31 * day), true),
+        ] {
+            let reading = Reading { wall: Stamp::from_secs(NOON), boot_micros: 0 };
+            let mut clock = ServiceClock::start(reading, floor);
+            assert_eq!((clock.read(reading), clock.status().is_suspect()), (Stamp::from_secs(NOON), suspect), "{floor:?}");
+        }
     }
 
     #[test]

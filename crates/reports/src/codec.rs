@@ -1,38 +1,8 @@
-//! The bytes of the log: frames around commits, entries within them. Versioned, checksummed, independent of any library's layout.
+//! The bytes of what a commit holds: reports, late attachments, checkpoints. Versioned by the frame around them.
 //!
-//! Frame: magic `CMLG`, version, flags, two zero bytes; length of the body and CRC-32C (u32 each); sequence and stamp (u64
-//! each); the body. All little-endian. The checksum covers everything but the magic and itself. A frame is one commit: it is
-//! wholly there or not at all. Numbers in the body are LEB128 varints, texts are length and bytes.
+//! Numbers are LEB128 varints, signed ones in zigzag form; texts are length and UTF-8 bytes; floats their bits, little-endian.
 
 use model::{Attachment, Attributes, ProjectId, Report, ReportId, Stamp, Tx, Value};
-
-/// Marks the start of a frame; recovery looks for it behind damage.
-pub(crate) const MAGIC: [u8; 4] = *b"CMLG";
-/// Version of the frame and of everything in it.
-pub(crate) const VERSION: u8 = 1;
-/// Bytes before the body.
-pub(crate) const HEADER_BYTES: usize = 32;
-/// Longest body, as a bound for the reader; a commit is cut far below it.
-pub(crate) const BODY_MAX_BYTES: usize = 512 << 20;
-/// The body is zstd.
-const FLAG_ZSTD: u8 = 1;
-/// Bodies from this size on are compressed.
-const COMPRESS_FROM_BYTES: usize = 512;
-/// zstd level: half a million reports a second and core, ratio 12 on real reports (engine.md 4).
-const LEVEL: i32 = 1;
-
-/// What a frame says about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) version: u8,
-    flags: u8,
-    pub(crate) body_bytes: usize,
-    crc: u32,
-    /// 1, 2, 3, ... over all segments; a segment's checkpoint has that of the last commit before the segment.
-    pub(crate) sequence: u64,
-    /// Of the commit; its reports' stamps are at or before it and after the last commit's.
-    pub(crate) stamp: Stamp,
-}
 
 /// One thing in a commit.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,74 +32,19 @@ pub(crate) struct Checkpoint {
     pub(crate) last_tx: Vec<(ProjectId, Tx)>,
 }
 
-/// Encodes a frame.
-pub(crate) fn encode_frame(sequence: u64, stamp: Stamp, entries: &[Entry]) -> Vec<u8> {
+/// The body of a commit's frame.
+pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut body = Vec::new();
     put(&mut body, entries.len() as u64);
     entries.iter().for_each(|entry| encode_entry(&mut body, entry));
-    let mut flags = 0;
-    if body.len() >= COMPRESS_FROM_BYTES {
-        let compressed = zstd::bulk::compress(&body, LEVEL).expect("compressing into memory cannot fail");
-        if compressed.len() < body.len() {
-            body = compressed;
-            flags |= FLAG_ZSTD;
-        }
-    }
-    let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
-    frame.extend(MAGIC);
-    frame.extend([VERSION, flags, 0, 0]);
-    frame.extend((body.len() as u32).to_le_bytes());
-    frame.extend([0; 4]);
-    frame.extend(sequence.to_le_bytes());
-    frame.extend(stamp.micros().to_le_bytes());
-    frame.extend(body);
-    let crc = checksum(&frame);
-    frame[12..16].copy_from_slice(&crc.to_le_bytes());
-    frame
+    body
 }
 
-fn checksum(frame: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&frame[4..12]), &frame[16..])
-}
-
-/// Reads a header; `None` when these bytes do not start one.
-pub(crate) fn read_header(bytes: &[u8]) -> Option<Header> {
-    let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
-    if header[..4] != MAGIC || header[6..8] != [0, 0] {
-        return None;
-    }
-    let body_bytes = u32::from_le_bytes(header[8..12].try_into().expect("four bytes")) as usize;
-    (body_bytes <= BODY_MAX_BYTES).then(|| Header {
-        version: header[4],
-        flags: header[5],
-        body_bytes,
-        crc: u32::from_le_bytes(header[12..16].try_into().expect("four bytes")),
-        sequence: u64::from_le_bytes(header[16..24].try_into().expect("eight bytes")),
-        stamp: Stamp::from_micros(u64::from_le_bytes(header[24..32].try_into().expect("eight bytes"))),
-    })
-}
-
-/// The whole frame at the start of `bytes`, when it is complete and its checksum holds.
-pub(crate) fn read_frame(bytes: &[u8]) -> Option<(Header, &[u8])> {
-    let header = read_header(bytes)?;
-    let frame = bytes.get(..HEADER_BYTES + header.body_bytes)?;
-    (checksum(frame) == header.crc).then_some((header, frame))
-}
-
-/// The entries of a frame that `read_frame` has vouched for; `None` when it was written by something else than this code.
-pub(crate) fn decode_entries(header: &Header, frame: &[u8]) -> Option<Vec<Entry>> {
-    let body = &frame[HEADER_BYTES..];
-    let inflated;
-    let body = if header.flags & FLAG_ZSTD != 0 {
-        inflated = zstd::stream::decode_all(body).ok()?;
-        inflated.as_slice()
-    } else {
-        body
-    };
+/// The entries of a body; `None` when it was not written by this code.
+pub(crate) fn decode(body: &[u8]) -> Option<Vec<Entry>> {
     let mut reader = Reader(body);
-    let count = reader.number()?;
-    let entries = (0..count).map(|_| reader.entry()).collect::<Option<Vec<Entry>>>()?;
-    reader.0.is_empty().then_some(entries)
+    let entries = reader.many(Reader::entry)?;
+    reader.is_at_end().then_some(entries)
 }
 
 const REPORT: u8 = 1;
@@ -172,7 +87,7 @@ fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
-fn put(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -180,7 +95,7 @@ fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put(out, bytes.len() as u64);
     out.extend(bytes);
 }
@@ -216,10 +131,15 @@ fn put_attachment(out: &mut Vec<u8>, attachment: &Attachment) {
     out.extend(attachment.sha256);
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads what `put` and its like wrote; `None` where the bytes do not say that.
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
@@ -231,11 +151,11 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
 
-    fn number(&mut self) -> Option<u64> {
+    pub(crate) fn number(&mut self) -> Option<u64> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -251,16 +171,16 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.number()?).ok()?;
         self.take(length)
     }
 
-    fn text(&mut self) -> Option<String> {
+    pub(crate) fn text(&mut self) -> Option<String> {
         String::from_utf8(self.bytes()?.to_vec()).ok()
     }
 
-    fn project(&mut self) -> Option<ProjectId> {
+    pub(crate) fn project(&mut self) -> Option<ProjectId> {
         u32::try_from(self.number()?).ok().map(ProjectId)
     }
 
@@ -288,7 +208,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn many<T>(&mut self, mut one: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(crate) fn many<T>(&mut self, mut one: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = self.number()?;
         // Each takes at least a byte, so a damaged count cannot ask for more memory than the body has bytes.
         if count > self.0.len() as u64 {
@@ -378,34 +298,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(entries in prop::collection::vec(entry(), 0..5), sequence: u64, stamp: u64) {
-            let frame = encode_frame(sequence, Stamp::from_micros(stamp), &entries);
-            let (header, whole) = read_frame(&frame).expect("its own encoding");
-            prop_assert_eq!((header.sequence, header.stamp.micros(), whole.len()), (sequence, stamp, frame.len()));
-            prop_assert_eq!(decode_entries(&header, whole), Some(entries));
+        fn what_is_written_is_read(entries in prop::collection::vec(entry(), 0..5)) {
+            prop_assert_eq!(decode(&encode(&entries)), Some(entries));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let header = Header { version: 1, flags: 0, body_bytes: bytes.len(), crc: 0, sequence: 0, stamp: Stamp::ZERO };
-            let _ = read_frame(&bytes);
-            let _ = decode_entries(&header, &[vec![0; HEADER_BYTES], bytes].concat());
+            let _ = decode(&bytes);
         }
-    }
 
-    #[test]
-    fn every_flipped_byte_and_every_cut_is_noticed() {
-        let entry = Entry::Attachment {
-            project: ProjectId(1),
-            tx: Tx(2),
-            attachment: Attachment { id: 1, name: "log.txt".into(), content_type: "text/plain".into(), size: 3, sha256: [7; 32] },
-        };
-        let frame = encode_frame(5, Stamp::from_secs(9), &[entry]);
-        for at in 0..frame.len() {
-            let mut flipped = frame.clone();
-            flipped[at] ^= 0x10;
-            assert!(read_frame(&flipped).is_none(), "byte {at}");
-            assert!(read_frame(&frame[..at]).is_none(), "cut at {at}");
+        #[test]
+        fn a_cut_body_is_never_a_body(entries in prop::collection::vec(entry(), 1..3), at: prop::sample::Index) {
+            let body = encode(&entries);
+            prop_assert_eq!(decode(&body[..at.index(body.len())]), None);
         }
     }
 }

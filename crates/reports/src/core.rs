@@ -4,20 +4,21 @@
 use crate::clock::{Clock, ClockStatus, ServiceClock};
 use crate::codec::{Entry, StoredReport};
 use crate::disk::Disk;
-use crate::log::{Log, OpenError, Recovery};
-use model::{Attachment, NewReport, ProjectId, Report, ReportId, Stamp, Tx, Value};
-use sha2::{Digest, Sha256};
-use std::collections::hash_map::Entry as Slot;
-use std::collections::{HashMap, HashSet, VecDeque};
+use crate::ids::{self, Closed, Id, Seen};
+use crate::index::{self, Digest, fingerprint, short_hash};
+use crate::log::{CommitError, Log};
+use crate::memory::Memory;
+use crate::names::Names;
+use crate::recovery::{self, OpenError, Recovery};
+use crate::segment::{Chunk, Shelf};
+use model::{Attachment, NewReport, ProjectId, Report, Stamp, Tx};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A repeat is recognised for 7 days or 20 million reports, whichever ends first (design.md 2).
-const REPEATS_KEPT_MICROS: u64 = 7 * 86_400 * 1_000_000;
-const REPEATS_KEPT: usize = 20_000_000;
 /// Fingerprints remembered to tell the first of its kind; beyond it nothing is called first any more.
-const FINGERPRINTS_KEPT: usize = 5_000_000;
+const MAX_FINGERPRINTS: usize = 5_000_000;
 
 /// What was done with a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,17 +55,19 @@ pub(crate) struct Committed {
     pub(crate) stamp: Stamp,
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) reports: Vec<Arc<Report>>,
-    pub(crate) attachments: Vec<((ProjectId, Tx), Attachment)>,
+    pub(crate) names: Names,
     pub(crate) bytes: u64,
 }
 
 pub(crate) struct Core {
-    pub(crate) log: Log,
+    log: Log,
     clock: Arc<SharedClock>,
     last_tx: HashMap<ProjectId, Tx>,
-    repeats: Repeats,
-    fingerprints: HashSet<u64>,
     last_stamp: Stamp,
+    /// Of the open segment.
+    digest: Digest,
+    closed_ids: Closed,
+    fingerprints: HashSet<u64>,
 }
 
 /// The service clock, read by the writer for stamps and by others for the time.
@@ -86,117 +89,150 @@ impl SharedClock {
     }
 }
 
+/// A group being put together. Nothing of it is part of the core before it is durable.
+#[derive(Default)]
+struct Group {
+    entries: Vec<Entry>,
+    outcomes: Vec<Outcome>,
+    reports: Vec<Arc<Report>>,
+    last_tx: HashMap<ProjectId, Tx>,
+    ids: HashMap<Id, Tx>,
+    fingerprints: HashSet<u64>,
+}
+
 impl Core {
     pub(crate) fn open(
         folder: &Path,
         disk: Arc<dyn Disk>,
         source: Arc<dyn Clock>,
         floor: Stamp,
-        segment_bytes: u64,
-        visit: &mut dyn FnMut(&Entry),
-    ) -> Result<(Core, Arc<SharedClock>, Recovery), OpenError> {
-        let (mut repeats, mut fingerprints, mut last_tx) = (Repeats::default(), HashSet::new(), HashMap::new());
-        let (log, mut recovery) = Log::open(disk, folder, segment_bytes, &mut |entry| {
-            if let Entry::Report(stored) = &entry {
-                let report = &stored.report;
-                repeats.add(report.project, stored.id, report.tx, report.stamp);
-                note_fingerprint(&mut fingerprints, report.project, &fingerprint(&report.attributes));
-            }
-            visit(&entry);
-        })?;
-        for (project, tx) in log.last_numbers() {
-            last_tx.insert(*project, *tx);
-        }
+        (segment_bytes, memory_bytes): (u64, usize),
+    ) -> Result<(Core, Memory, Arc<SharedClock>, Recovery), OpenError> {
+        let mut memory = Memory::new(memory_bytes);
+        let opened = recovery::open(disk, folder, segment_bytes, memory_bytes, &mut memory)?;
+        let (log, digest, last_tx, mut recovery) = (opened.log, opened.digest, opened.last_tx, opened.recovery);
         let clock = ServiceClock::start(source.read(), floor.max(recovery.last_durable.plus_micros(1)));
         let clock = Arc::new(SharedClock { source, clock: Mutex::new(clock) });
         recovery.started = clock.now();
-        repeats.forget(recovery.started);
-        let core = Core { log, clock: clock.clone(), last_tx, repeats, fingerprints, last_stamp: recovery.last_durable };
-        Ok((core, clock, recovery))
+        let mut fingerprints = opened.fingerprints;
+        fingerprints.extend(&digest.fingerprints);
+        let (last_stamp, closed_ids) = (recovery.last_durable, opened.closed_ids);
+        let core = Core { log, clock: clock.clone(), last_tx, last_stamp, digest, closed_ids, fingerprints };
+        Ok((core, memory, clock, recovery))
     }
 
-    /// Commits a group: all its new reports get one stamp, one frame, one sync. After an error the log must not be used again.
-    pub(crate) fn commit(&mut self, requests: Vec<Request>) -> io::Result<Committed> {
-        // Each commit's stamp is its own, so that a stamp once published says that no report below it can come any more.
+    /// Where readers find what is committed.
+    pub(crate) fn shelf(&self) -> Shelf {
+        self.log.shelf.clone()
+    }
+
+    /// Commits a group: all its new reports get one stamp, one frame, one sync.
+    pub(crate) fn commit(&mut self, requests: Vec<Request>) -> Result<Committed, CommitError> {
+        if self.log.is_due() {
+            self.rotate()?;
+        }
+        // Each commit's stamp is its own, so that a stamp once published says that no report at or below it can come any more.
         let stamp = self.clock.now().max(self.last_stamp.plus_micros(1));
-        let (mut entries, mut outcomes, mut reports, mut attachments) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut group = Group::default();
         for request in requests {
-            outcomes.push(match request {
+            let outcome = match request {
                 Request::Tick => Outcome::Tick,
                 Request::Attachment { project, tx, attachment } => {
-                    attachments.push(((project, tx), attachment.clone()));
-                    entries.push(Entry::Attachment { project, tx, attachment });
+                    group.entries.push(Entry::Attachment { project, tx, attachment });
                     Outcome::Attachment
                 }
                 Request::Report { project, report, attachments } => {
-                    let fingerprint = fingerprint(&report.attributes);
-                    // A repeat within one group is found here too: its first is already noted, and their commit is one.
-                    if let Some(tx) = report.id.and_then(|id| self.repeats.find(project, id)) {
-                        Outcome::Report(Receipt { tx, stamp, duplicate: true, fingerprint, first_of_fingerprint: false })
-                    } else {
-                        let last = self.last_tx.entry(project).or_insert(Tx(0));
-                        *last = Tx(last.0 + 1);
-                        let tx = *last;
-                        self.repeats.add(project, report.id, tx, stamp);
-                        let first_of_fingerprint = note_fingerprint(&mut self.fingerprints, project, &fingerprint);
-                        let row = Report { project, tx, stamp, attributes: report.attributes };
-                        reports.push(Arc::new(row.clone()));
-                        entries.push(Entry::Report(Box::new(StoredReport { report: row, id: report.id, raw: report.raw, attachments })));
-                        Outcome::Report(Receipt { tx, stamp, duplicate: false, fingerprint, first_of_fingerprint })
-                    }
+                    Outcome::Report(self.stage(&mut group, stamp, project, report, attachments)?)
                 }
-            });
+            };
+            group.outcomes.push(outcome);
         }
-        let bytes = self.log.commit(stamp, &entries, &self.last_tx)?;
+        let bytes = self.log.commit(stamp, &group.entries)?;
+        let Group { entries, outcomes, reports, last_tx, ids: _, fingerprints } = group;
         self.last_stamp = stamp;
-        self.repeats.forget(stamp);
-        Ok(Committed { stamp, outcomes, reports, attachments, bytes })
+        self.last_tx.extend(last_tx);
+        self.fingerprints.extend(fingerprints);
+        self.digest.note(&entries);
+        let mut names = Names::default();
+        reports.iter().for_each(|report| names.note(report));
+        self.digest.names.merge(&names);
+        self.closed_ids.forget(stamp);
+        Ok(Committed { stamp, outcomes, reports, names, bytes })
     }
 
-    /// Whether a report of this number was ever accepted.
-    pub(crate) fn knows(&self, project: ProjectId, tx: Tx) -> bool {
-        tx.0 >= 1 && self.last_tx.get(&project).is_some_and(|last| tx <= *last)
+    /// Adds a report to the group, unless it is a repeat: of an earlier commit, or of another report in the group.
+    fn stage(
+        &self,
+        group: &mut Group,
+        stamp: Stamp,
+        project: ProjectId,
+        report: NewReport,
+        attachments: Vec<Attachment>,
+    ) -> Result<Receipt, CommitError> {
+        let fingerprint = fingerprint(&report.attributes);
+        if let Some(id) = report.id.map(|id| (project, id)) {
+            let seen = match group.ids.get(&id) {
+                Some(tx) => Some(*tx),
+                None => self.find(&id)?.filter(|seen| ids::is_fresh(*seen, stamp)).map(|seen| seen.tx),
+            };
+            if let Some(tx) = seen {
+                return Ok(Receipt { tx, stamp, duplicate: true, fingerprint, first_of_fingerprint: false });
+            }
+        }
+        let last = group.last_tx.get(&project).or(self.last_tx.get(&project)).copied().unwrap_or(Tx(0));
+        let tx = Tx(last.0 + 1);
+        group.last_tx.insert(project, tx);
+        group.ids.extend(report.id.map(|id| ((project, id), tx)));
+        let kind = short_hash(project, &fingerprint);
+        let has_room = self.fingerprints.len() + group.fingerprints.len() < MAX_FINGERPRINTS;
+        let first_of_fingerprint = has_room && !self.fingerprints.contains(&kind) && group.fingerprints.insert(kind);
+        let row = Report { project, tx, stamp, attributes: report.attributes };
+        group.reports.push(Arc::new(row.clone()));
+        group.entries.push(Entry::Report(Box::new(StoredReport { report: row, id: report.id, raw: report.raw, attachments })));
+        Ok(Receipt { tx, stamp, duplicate: false, fingerprint, first_of_fingerprint })
     }
-}
 
-/// Reports by their clients' ids.
-#[derive(Default)]
-struct Repeats {
-    by_id: HashMap<(ProjectId, ReportId), Tx>,
-    order: VecDeque<(Stamp, ProjectId, ReportId)>,
-}
-
-impl Repeats {
-    fn find(&self, project: ProjectId, id: ReportId) -> Option<Tx> {
-        self.by_id.get(&(project, id)).copied()
-    }
-
-    fn add(&mut self, project: ProjectId, id: Option<ReportId>, tx: Tx, stamp: Stamp) {
-        let Some(id) = id else { return };
-        if let Slot::Vacant(slot) = self.by_id.entry((project, id)) {
-            slot.insert(tx);
-            self.order.push_back((stamp, project, id));
+    /// The latest report with a client's id.
+    fn find(&self, id: &Id) -> io::Result<Option<Seen>> {
+        if let Some(seen) = self.digest.ids.get(id) {
+            return Ok(Some(*seen));
+        }
+        let disk = self.log.disk.as_ref();
+        match self.closed_ids.find(disk, &self.log.folder, id) {
+            Err((name, error))
+                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound) =>
+            {
+                // The table is derived: the log itself knows, and the next start makes the table anew.
+                tracing::error!(segment = name.number, error = &error as &dyn std::error::Error, "an id table is unreadable");
+                let _ = disk.remove(&name.index(&self.log.folder));
+                self.find_in_log(id)
+            }
+            found => found.map_err(|(_, error)| error),
         }
     }
 
-    fn forget(&mut self, now: Stamp) {
-        while self.order.len() > REPEATS_KEPT || self.order.front().is_some_and(|(stamp, ..)| now.since(*stamp) > REPEATS_KEPT_MICROS) {
-            let (_, project, id) = self.order.pop_front().expect("just looked at");
-            self.by_id.remove(&(project, id));
-        }
+    fn find_in_log(&self, (project, id): &Id) -> io::Result<Option<Seen>> {
+        let mut seen = None;
+        let has_project = |chunk: &Chunk| chunk.reports.iter().any(|(of, ..)| of == project);
+        self.log.shelf.read(has_project, &mut |entry| {
+            if let Entry::Report(stored) = entry
+                && stored.report.project == *project
+                && stored.id == Some(*id)
+            {
+                seen = Some(Seen { tx: stored.report.tx, secs: ids::secs(stored.report.stamp) });
+            }
+        })?;
+        Ok(seen)
     }
-}
 
-fn fingerprint(attributes: &model::Attributes) -> String {
-    match attributes.get("fingerprint") {
-        Some(Value::Text(text)) => text.clone(),
-        _ => "0".repeat(64),
+    /// Closes the open segment: writes what is known of it, then begins the next.
+    fn rotate(&mut self) -> Result<(), CommitError> {
+        let segment = self.log.open_segment();
+        let table = index::write(self.log.disk.as_ref(), &self.log.folder, self.log.name, &segment, &self.digest)
+            .map_err(CommitError::of_new_file)?;
+        self.log.rotate(&self.last_tx)?;
+        self.closed_ids.push(table);
+        self.digest = Digest::default();
+        Ok(())
     }
-}
-
-/// Whether it is new; remembers it.
-fn note_fingerprint(fingerprints: &mut HashSet<u64>, project: ProjectId, fingerprint: &str) -> bool {
-    let hash = Sha256::new().chain_update(project.0.to_le_bytes()).chain_update(fingerprint.as_bytes()).finalize();
-    let short = u64::from_le_bytes(hash[..8].try_into().expect("a hash has 32 bytes"));
-    fingerprints.len() < FINGERPRINTS_KEPT && fingerprints.insert(short)
 }

@@ -1,427 +1,381 @@
-//! Crash states of the log, enumerated in memory: a workload is recorded operation by operation; after every prefix the disk may
-//! hold any state that the operating system is allowed to leave; each is recovered and compared with what was acknowledged.
+//! Crash states, enumerated: a workload is recorded step by step on a disk in memory; after any number of its steps the disk may be
+//! in any state that `sim` allows; each is recovered and compared with what had been acknowledged by then.
 //!
-//! Allowed are: appended bytes that were not synced are lost, kept, cut anywhere, replaced by zeros, or damaged in the middle
-//! with later ones kept; names that were not synced are old or new, each on its own.
+//! A workload has several runs of the program, each ended by a kill, after which the next finds what the page cache shows.
 
 use crate::attachments::Attachments;
 use crate::clock::{Clock, Reading};
 use crate::codec::{Entry, StoredReport};
 use crate::core::{Core, Outcome, Request};
-use crate::disk::{Appender, Disk};
-use model::{Attributes, NewAttachment, NewReport, ProjectId, ReportId, Stamp, Tx, Value};
-use std::collections::BTreeMap;
+use crate::log::CommitError;
+use crate::recovery::Recovery;
+use crate::sim::{Choices, Fault, SimDisk};
+use model::{Attachment, Attributes, NewAttachment, NewReport, ProjectId, ReportId, Stamp, Tx, Value};
+use std::collections::HashMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
-/// One workload each, with many crash states of each.
-const SEEDS: u64 = 160;
-const STATES_PER_SEED: u64 = 130;
-/// Small, so that segments rotate within a workload.
-const SEGMENT_BYTES: u64 = 900;
+/// Workloads, and crash states of each.
+const SEEDS: u64 = 200;
+const STATES_PER_SEED: u64 = 100;
+/// So small that segments rotate within a workload and frames straddle sectors.
+const SEGMENT_BYTES: u64 = 1_500;
 
-#[derive(Clone, Debug)]
-enum Op {
-    Create(PathBuf, usize),
-    Append(usize, Vec<u8>),
-    Sync(usize),
-    SyncFolder(PathBuf),
-    Rename(PathBuf, PathBuf, usize),
-    Remove(PathBuf),
-}
-
-#[derive(Clone, Default)]
-struct State {
-    names: BTreeMap<PathBuf, usize>,
-    files: Vec<Vec<u8>>,
-}
-
-#[derive(Default)]
-struct World {
-    /// Durable when the recording began.
-    base: State,
-    now: State,
-    ops: Vec<Op>,
-    /// Fails the operation of this number and all after it.
-    fail_at: Option<usize>,
-}
-
-#[derive(Clone, Default)]
-struct SimDisk(Arc<Mutex<World>>);
-
-impl SimDisk {
-    fn over(base: State) -> SimDisk {
-        SimDisk(Arc::new(Mutex::new(World { now: base.clone(), base, ..World::default() })))
-    }
-
-    fn ops(&self) -> usize {
-        self.0.lock().expect("no panic while held").ops.len()
-    }
-
-    fn state(&self) -> State {
-        self.0.lock().expect("no panic while held").now.clone()
-    }
-
-    fn record(&self, op: Op) -> io::Result<()> {
-        let mut world = self.0.lock().expect("no panic while held");
-        if world.fail_at.is_some_and(|at| world.ops.len() >= at) {
-            return Err(io::Error::other("injected"));
-        }
-        apply(&mut world.now, &op);
-        world.ops.push(op);
-        Ok(())
-    }
-
-    /// A state in which a crash after the first `prefix` operations may leave the disk.
-    fn crashed(&self, prefix: usize, random: &mut Random) -> State {
-        let world = self.0.lock().expect("no panic while held");
-        let ops = &world.ops[..prefix];
-        let mut state = world.base.clone();
-        for (at, op) in ops.iter().enumerate() {
-            match op {
-                // A rename is durable with the folder of the new name.
-                Op::Create(path, _) | Op::Remove(path) | Op::Rename(_, path, _) => {
-                    let folder = path.parent().expect("a file is in a folder");
-                    let synced = ops[at..].iter().any(|later| matches!(later, Op::SyncFolder(synced) if synced == folder));
-                    if synced || random.below(2) == 0 {
-                        apply(&mut state, op);
-                    } else if let Op::Create(_, file) = op {
-                        // The file is there, only its name is not.
-                        state.files.resize(state.files.len().max(file + 1), Vec::new());
-                    }
-                }
-                Op::Append(file, bytes) => {
-                    let synced = ops[at..].iter().any(|later| matches!(later, Op::Sync(synced) if synced == file));
-                    let kept = if synced { bytes.clone() } else { damaged(bytes, random) };
-                    state.files[*file].extend(kept);
-                }
-                Op::Sync(_) | Op::SyncFolder(_) => {}
-            }
-        }
-        state
-    }
-}
-
-/// What may be left of bytes that were not synced.
-fn damaged(bytes: &[u8], random: &mut Random) -> Vec<u8> {
-    let mut left = bytes.to_vec();
-    match random.below(7) {
-        0 => left.clear(),
-        1 => {}
-        2 => left.truncate(random.below(bytes.len() as u64 + 1) as usize),
-        3 => left.truncate(bytes.len() / 512 * 512),
-        4 => left.iter_mut().for_each(|byte| *byte = 0),
-        5 => {
-            let cut = random.below(bytes.len() as u64 + 1) as usize;
-            left[cut..].iter_mut().for_each(|byte| *byte = 0);
-        }
-        _ => {
-            // An earlier sector is lost, a later one is not.
-            let from = random.below(bytes.len() as u64) as usize;
-            let to = (from + 1 + random.below(512) as usize).min(bytes.len());
-            left[from..to].iter_mut().for_each(|byte| *byte = 0);
-        }
-    }
-    left
-}
-
-fn apply(state: &mut State, op: &Op) {
-    match op {
-        Op::Create(path, file) => {
-            state.files.resize(state.files.len().max(file + 1), Vec::new());
-            state.names.insert(path.clone(), *file);
-        }
-        Op::Append(file, bytes) => state.files[*file].extend(bytes),
-        Op::Rename(from, to, file) => {
-            state.names.remove(from);
-            state.names.insert(to.clone(), *file);
-        }
-        Op::Remove(path) => {
-            state.names.remove(path);
-        }
-        Op::Sync(_) | Op::SyncFolder(_) => {}
-    }
-}
-
-impl Disk for SimDisk {
-    fn create_folder(&self, _folder: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let state = self.state();
-        let within = state.names.keys().filter(|path| path.parent() == Some(folder));
-        Ok(within.filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
-        let file = {
-            let world = self.0.lock().expect("no panic while held");
-            if world.now.names.contains_key(path) {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            world.now.files.len()
-        };
-        self.record(Op::Create(path.to_owned(), file))?;
-        Ok(Box::new(SimFile { disk: self.clone(), file }))
-    }
-
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let world = self.0.lock().expect("no panic while held");
-        let file = world.now.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(world.now.files[*file].clone())
-    }
-
-    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let bytes = self.read(path)?;
-        let from = offset as usize;
-        bytes.get(from..from + length).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let file = *self.state().names.get(from).ok_or(io::ErrorKind::NotFound)?;
-        self.record(Op::Rename(from.to_owned(), to.to_owned(), file))
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.record(Op::Remove(path.to_owned()))
-    }
-
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        self.record(Op::SyncFolder(folder.to_owned()))
-    }
-}
-
-struct SimFile {
-    disk: SimDisk,
-    file: usize,
-}
-
-impl Appender for SimFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.disk.record(Op::Append(self.file, bytes.to_vec()))
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.disk.record(Op::Sync(self.file))
-    }
-}
-
-/// Moves on by a second at each reading.
+/// Moves on by a second at each reading; the next run's wall may be behind the last one's stamps.
 #[derive(Default)]
 struct SimClock(AtomicU64);
 
 impl Clock for SimClock {
     fn read(&self) -> Reading {
         let at = self.0.fetch_add(1, Ordering::Relaxed);
-        Reading { wall: Stamp::from_secs(1_800_000_000 + at), boot_micros: at * 1_000_000 }
+        Reading { wall: Stamp::from_secs(1_800_000_000 + at % 7), boot_micros: at * 1_000_000 }
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound.max(1)
-    }
+/// Everything that was ever handed to the log, by a number that is in the report.
+#[derive(Clone, Default)]
+struct Oracle {
+    submitted: Vec<Submitted>,
+    /// The durable stamp as it was published, and after which step.
+    durable: Vec<(usize, Stamp)>,
 }
 
-/// A report that was handed in, and since which operation it is acknowledged.
 #[derive(Clone)]
 struct Submitted {
     project: ProjectId,
     id: ReportId,
     attributes: Attributes,
     file: Option<Vec<u8>>,
-    acknowledged: Option<(usize, Tx, Stamp)>,
+    /// After which step it was acknowledged, or found by a restart, with number and stamp.
+    known: Option<(usize, Tx, Stamp)>,
+    /// After which step its late attachment was acknowledged.
+    late: Option<usize>,
 }
 
+/// One run of the program.
 struct Run {
     disk: SimDisk,
-    clock: Arc<SimClock>,
     core: Core,
-    attachments: Attachments,
-    recovered: Vec<StoredReport>,
-    last_durable: Stamp,
+    files: Attachments,
+    recovery: Recovery,
 }
 
-fn folder() -> &'static Path {
-    Path::new("/data/log")
+fn folder() -> PathBuf {
+    PathBuf::from("/data/reports/log")
 }
 
-fn open(disk: &SimDisk, clock: &Arc<SimClock>) -> Run {
-    let mut recovered = Vec::new();
-    let (core, _, recovery) = Core::open(folder(), Arc::new(disk.clone()), clock.clone(), Stamp::ZERO, SEGMENT_BYTES, &mut |entry| {
-        if let Entry::Report(stored) = entry {
-            recovered.push((**stored).clone());
-        }
-    })
-    .expect("a crashed log opens");
-    let attachments = Attachments::open(Arc::new(disk.clone()), Path::new("/data/files")).expect("opens");
-    Run { disk: disk.clone(), clock: clock.clone(), core, attachments, recovered, last_durable: recovery.last_durable }
+fn open(disk: &SimDisk) -> Result<Run, crate::OpenError> {
+    let bounds = (SEGMENT_BYTES, 3_000);
+    let (core, _, _, recovery) = Core::open(&folder(), Arc::new(disk.clone()), Arc::new(SimClock::default()), Stamp::ZERO, bounds)?;
+    let files = Path::new("/data/reports/attachments");
+    let files = Attachments::open(Arc::new(disk.clone()), files).map_err(crate::recovery::failed("open", files))?;
+    Ok(Run { disk: disk.clone(), core, files, recovery })
 }
 
-/// Some commits of some reports, some with files, some repeated, some idle.
-fn work(run: &mut Run, random: &mut Random, submitted: &mut Vec<Submitted>) {
-    for _ in 0..3 + random.below(6) {
-        let (mut requests, mut indices) = (Vec::new(), Vec::new());
-        for _ in 0..random.below(4) {
-            let project = ProjectId(1 + random.below(2) as u32);
-            let number = submitted.len() as u64;
-            let text = "x".repeat(random.below(400) as usize);
-            let attributes = Attributes::from_pairs([("n".to_owned(), Value::from(number)), ("text".to_owned(), Value::Text(text))]);
-            let mut id = [0; 16];
-            id[..8].copy_from_slice(&number.to_le_bytes());
-            id[8..].copy_from_slice(&random.below(u64::MAX).to_le_bytes());
-            let file = (random.below(3) == 0).then(|| format!("file of {number}").into_bytes());
-            let new = |bytes: &Vec<u8>| NewAttachment { name: "f".into(), content_type: "text/plain".into(), bytes: bytes.clone() };
-            let attachments = file.iter().map(|bytes| run.attachments.store(1, &new(bytes)).expect("no fault yet")).collect();
-            let report =
-                NewReport { id: Some(ReportId(id)), attributes: attributes.clone(), raw: vec![number as u8; 20], attachments: Vec::new() };
-            requests.push(Request::Report { project, report, attachments });
-            indices.push(submitted.len());
-            submitted.push(Submitted { project, id: ReportId(id), attributes, file, acknowledged: None });
+impl Run {
+    /// All reports in the log, in its order, each with its late attachments.
+    fn reports(&self) -> Vec<StoredReport> {
+        let (mut reports, mut late): (Vec<StoredReport>, Vec<(ProjectId, Tx, Attachment)>) = (Vec::new(), Vec::new());
+        let visit = &mut |entry| match entry {
+            Entry::Report(stored) => reports.push(*stored),
+            Entry::Attachment { project, tx, attachment } => late.push((project, tx, attachment)),
+            Entry::Checkpoint(_) => panic!("checkpoints are in no chunk"),
+        };
+        self.core.shelf().read(|_| true, visit).expect("the log is readable");
+        for (project, tx, attachment) in late {
+            let owner = reports.iter_mut().find(|one| (one.report.project, one.report.tx) == (project, tx));
+            owner.expect("a late attachment has its report").attachments.push(attachment);
         }
-        if requests.is_empty() {
-            requests.push(Request::Tick);
-        }
-        let committed = run.core.commit(requests).expect("no fault yet");
-        let reports =
-            committed.outcomes.iter().filter_map(|outcome| if let Outcome::Report(receipt) = outcome { Some(receipt) } else { None });
-        for (receipt, index) in reports.zip(indices) {
-            assert!(!receipt.duplicate, "a new report is no repeat");
-            submitted[index].acknowledged = Some((run.disk.ops(), receipt.tx, receipt.stamp));
-        }
+        reports
     }
-}
 
-/// Recovers a state and compares it with what was submitted, of which everything acknowledged by `prefix` must be there.
-fn check(state: State, clock: &Arc<SimClock>, submitted: &[Submitted], prefix: usize, random: &mut Random) -> Run {
-    let disk = SimDisk::over(state);
-    let mut run = open(&disk, clock);
-    let find = |one: &Submitted| {
-        run.recovered.iter().filter(|stored| stored.report.project == one.project && stored.id == Some(one.id)).collect::<Vec<_>>()
-    };
-    for one in submitted {
-        let found = find(one);
-        match one.acknowledged.filter(|(at, ..)| *at <= prefix) {
-            Some((_, tx, stamp)) => {
-                assert_eq!(found.len(), 1, "an acknowledged report is there once");
-                assert_eq!((found[0].report.tx, found[0].report.stamp), (tx, stamp), "with its number and stamp");
-                assert!(run.last_durable >= stamp, "the durable stamp does not go back");
+    /// Commits some groups: new reports, some with files, some repeats, some late attachments, some ticks.
+    fn work(&mut self, groups: u64, choices: &mut Choices, oracle: &mut Oracle) -> Result<(), CommitError> {
+        for _ in 0..groups {
+            let (mut requests, mut expected) = (Vec::new(), Vec::new());
+            for _ in 0..choices.below(4) {
+                let number = oracle.submitted.len();
+                let of = choices.below(number.max(1) as u64) as usize;
+                match choices.below(6) {
+                    0 if number > 0 => {
+                        requests.push(self.request(&oracle.submitted[of], of)?);
+                        expected.push(Some((of, false)));
+                    }
+                    1 if number > 0 && oracle.submitted[of].known.is_some() => {
+                        let attachment = self.files.store(9, &file(b"late"))?;
+                        let (_, tx, _) = oracle.submitted[of].known.expect("just looked at");
+                        requests.push(Request::Attachment { project: oracle.submitted[of].project, tx, attachment });
+                        expected.push(Some((of, true)));
+                    }
+                    _ => {
+                        let one = Submitted::new(number, choices);
+                        requests.push(self.request(&one, number)?);
+                        expected.push(Some((number, false)));
+                        oracle.submitted.push(one);
+                    }
+                }
             }
-            None => assert!(found.len() <= 1, "what was not acknowledged is there once or not at all"),
+            if requests.is_empty() {
+                requests.push(Request::Tick);
+                expected.push(None);
+            }
+            let committed = self.core.commit(requests)?;
+            let now = self.disk.steps();
+            oracle.durable.push((now, committed.stamp));
+            for (outcome, expected) in committed.outcomes.iter().zip(expected) {
+                match (outcome, expected) {
+                    (Outcome::Report(receipt), Some((at, false))) => match &mut oracle.submitted[at].known {
+                        Some((_, tx, _)) => {
+                            assert_eq!((receipt.duplicate, receipt.tx), (true, *tx), "a repeat gets the first one's number")
+                        }
+                        known => {
+                            assert!(!receipt.duplicate, "what is not known is no repeat");
+                            *known = Some((now, receipt.tx, receipt.stamp));
+                        }
+                    },
+                    (Outcome::Attachment, Some((at, true))) => oracle.submitted[at].late = oracle.submitted[at].late.or(Some(now)),
+                    (Outcome::Tick, None) => {}
+                    (outcome, _) => panic!("unasked for: {outcome:?}"),
+                }
+            }
         }
+        Ok(())
     }
-    for stored in &run.recovered {
-        let one = submitted.iter().find(|one| stored.id == Some(one.id)).expect("nothing is invented");
-        assert_eq!((&stored.report.attributes, stored.report.project), (&one.attributes, one.project), "nothing is half");
-        assert_eq!(stored.attachments.len(), usize::from(one.file.is_some()));
-        for (attachment, bytes) in stored.attachments.iter().zip(&one.file) {
-            assert_eq!(&run.attachments.load(attachment).expect("a committed file is there"), bytes);
-        }
-    }
-    let again = open(&SimDisk::over(disk.state()), clock);
-    assert_eq!(again.recovered, run.recovered, "recovering what was recovered changes nothing");
 
-    let acknowledged: Vec<&Submitted> = submitted.iter().filter(|one| one.acknowledged.is_some_and(|(at, ..)| at <= prefix)).collect();
-    if !acknowledged.is_empty() {
-        let repeat = acknowledged[random.below(acknowledged.len() as u64) as usize];
-        let report = NewReport { id: Some(repeat.id), attributes: Attributes::default(), raw: Vec::new(), attachments: Vec::new() };
-        let request = Request::Report { project: repeat.project, report, attachments: Vec::new() };
-        let committed = run.core.commit(vec![request]).expect("no fault");
-        let Outcome::Report(receipt) = &committed.outcomes[0] else { unreachable!("a report was asked for") };
-        assert!(receipt.duplicate, "a repeat is recognised after a restart");
-        assert_eq!(Some(receipt.tx), repeat.acknowledged.map(|(_, tx, _)| tx));
-        assert!(committed.stamp > run.last_durable, "stamps go on after the last");
+    /// Makes a submission, its file stored.
+    fn request(&self, one: &Submitted, number: usize) -> io::Result<Request> {
+        let attachments = one.file.iter().map(|bytes| self.files.store(1, &file(bytes))).collect::<io::Result<_>>()?;
+        let report = NewReport { id: Some(one.id), attributes: one.attributes.clone(), raw: raw(number), attachments: Vec::new() };
+        Ok(Request::Report { project: one.project, report, attachments })
     }
-    run
+
+    /// Compares what is there with what is known to be, and takes what is there beyond that for known.
+    fn check(&self, oracle: &mut Oracle) {
+        let reports = self.reports();
+        let mut by_number: HashMap<usize, &StoredReport> = HashMap::new();
+        for stored in &reports {
+            let Some(Value::Int(number)) = stored.report.attributes.get("number") else { panic!("nothing is invented") };
+            let one = &oracle.submitted[*number as usize];
+            assert_eq!((&stored.report.attributes, stored.report.project), (&one.attributes, one.project), "nothing is half");
+            assert_eq!((stored.id, &stored.raw), (Some(one.id), &raw(*number as usize)), "nothing is half");
+            assert!(by_number.insert(*number as usize, stored).is_none(), "report {number} is there once");
+            for attachment in &stored.attachments {
+                let content = if attachment.id == 9 { &b"late"[..] } else { one.file.as_ref().expect("it had one") };
+                assert_eq!(self.files.load(attachment).expect("a committed file is there"), content);
+            }
+            let own = stored.attachments.iter().filter(|attachment| attachment.id == 1).count();
+            assert_eq!(own, usize::from(one.file.is_some()), "with its file");
+        }
+        assert_eq!(self.recovery.reports, reports.len() as u64);
+        assert!(oracle.durable.iter().all(|(_, stamp)| self.recovery.last_durable >= *stamp), "the durable stamp does not go back");
+        assert_eq!((&self.recovery.damaged, self.recovery.missing_commits, &self.recovery.set_aside), (&vec![], 0, &vec![]));
+        let now = self.disk.steps();
+        for (number, one) in oracle.submitted.iter_mut().enumerate() {
+            let found = by_number.get(&number).map(|stored| (stored.report.tx, stored.report.stamp));
+            if let Some((_, tx, stamp)) = one.known {
+                assert_eq!(found, Some((tx, stamp)), "acknowledged report {number} is there with its number and stamp");
+            }
+            let has_late = by_number.get(&number).is_some_and(|stored| stored.attachments.iter().any(|attachment| attachment.id == 9));
+            assert!(has_late || one.late.is_none(), "the late attachment of {number} is there");
+            // From here on it is counted in windows: it must not be lost any more.
+            one.known = one.known.or(found.map(|(tx, stamp)| (now, tx, stamp)));
+            one.late = one.late.or(has_late.then_some(now));
+        }
+        oracle.durable.push((now, self.recovery.last_durable));
+    }
+
+    /// Sends everything again: what is known is a repeat with its number, the rest is new and comes after.
+    fn repeat_all(&mut self, oracle: &Oracle) {
+        let last = self.recovery.last_durable;
+        let greatest =
+            |project| oracle.submitted.iter().filter(|one| one.project == project).filter_map(|one| one.known).map(|known| known.1).max();
+        let before: HashMap<ProjectId, Option<Tx>> =
+            [ProjectId(1), ProjectId(2)].into_iter().map(|project| (project, greatest(project))).collect();
+        let requests = oracle.submitted.iter().enumerate().map(|(number, one)| self.request(one, number)).collect::<io::Result<_>>();
+        let committed = self.core.commit(requests.expect("the disk works")).expect("the disk works");
+        assert!(committed.stamp > last, "stamps go on after the last");
+        for (outcome, one) in committed.outcomes.iter().zip(&oracle.submitted) {
+            let Outcome::Report(receipt) = outcome else { panic!("a report was sent") };
+            assert_eq!(receipt.duplicate, one.known.is_some(), "repeats are recognised after a restart");
+            match one.known {
+                Some((_, tx, _)) => assert_eq!(receipt.tx, tx),
+                None => assert!(Some(receipt.tx) > before[&one.project], "numbers are not given twice"),
+            }
+        }
+    }
+}
+
+impl Oracle {
+    /// What is known to be on a disk that crashed after so many steps.
+    fn at(&self, steps: usize) -> Oracle {
+        let mut oracle = self.clone();
+        for one in &mut oracle.submitted {
+            one.known = one.known.filter(|(at, ..)| *at <= steps).map(|(_, tx, stamp)| (0, tx, stamp));
+            one.late = one.late.filter(|at| *at <= steps).map(|_| 0);
+        }
+        oracle.durable.retain(|(at, _)| *at <= steps);
+        oracle.durable.iter_mut().for_each(|(at, _)| *at = 0);
+        oracle
+    }
+}
+
+impl Submitted {
+    fn new(number: usize, choices: &mut Choices) -> Submitted {
+        let length = [10, 200, 900, 5_000][choices.below(4) as usize];
+        // Not compressible, so that frames have the length they seem to have.
+        let text: String = (0..length).map(|_| char::from(b'!' + choices.below(90) as u8)).collect();
+        let attributes = [("number".to_owned(), Value::Int(number as i64)), ("text".to_owned(), Value::Text(text))];
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&choices.below(u64::MAX).to_be_bytes());
+        Submitted {
+            project: ProjectId(1 + choices.below(2) as u32),
+            id: ReportId(id),
+            attributes: Attributes::from_pairs(attributes),
+            file: (choices.below(3) == 0).then(|| format!("file {}", choices.below(5)).into_bytes()),
+            known: None,
+            late: None,
+        }
+    }
+}
+
+fn raw(number: usize) -> Vec<u8> {
+    vec![b'r'; number % 90]
+}
+
+fn file(bytes: &[u8]) -> NewAttachment {
+    NewAttachment { name: "name".into(), content_type: "text/plain".into(), bytes: bytes.to_vec() }
+}
+
+/// Runs a check for a seed; where it fails, the seed is in the message.
+fn with_seed<T>(seed: u64, check: impl FnOnce(&mut Choices) -> T) -> T {
+    let mut choices = Choices::new(seed);
+    match catch_unwind(AssertUnwindSafe(|| check(&mut choices))) {
+        Ok(value) => value,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            panic!("seed {seed}: {}", text.unwrap_or_default());
+        }
+    }
+}
+
+/// Some runs on one disk, each killed.
+fn workload(choices: &mut Choices, oracle: &mut Oracle) -> SimDisk {
+    let disk = SimDisk::default();
+    for _ in 0..1 + choices.below(3) {
+        let mut run = open(&disk).expect("opens");
+        run.check(oracle);
+        run.work(1 + choices.below(6), choices, oracle).expect("the disk works");
+        // Killed at any step of a commit: half of it may be in the file, or all of it without having been synced.
+        disk.arm(choices.below(4) as usize, Fault::ForEver(io::ErrorKind::Other));
+        while run.work(1, choices, oracle).is_ok() {}
+        disk.disarm();
+    }
+    disk
+}
+
+/// Brings the disk into a state after any number of its steps, opens and checks it.
+fn crash(disk: &SimDisk, choices: &mut Choices, oracle: &Oracle) -> (Run, Oracle) {
+    let steps = choices.below(disk.steps() as u64 + 1) as usize;
+    let mut oracle = oracle.at(steps);
+    let run = open(&disk.crash(steps, choices)).expect("a crashed log opens");
+    run.check(&mut oracle);
+    (run, oracle)
 }
 
 #[test]
 fn twenty_thousand_crash_states_lose_and_invent_nothing() {
     let mut states = 0;
-    for seed in 1..=SEEDS {
-        let describe = format!("seed {seed}");
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let clock = Arc::new(SimClock::default());
-        let mut run = open(&SimDisk::default(), &clock);
-        let mut submitted = Vec::new();
-        work(&mut run, &mut random, &mut submitted);
-        for _ in 0..STATES_PER_SEED {
-            let prefix = random.below(run.disk.ops() as u64 + 1) as usize;
-            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                let state = run.disk.crashed(prefix, &mut random);
-                let mut next = check(state, &clock, &submitted, prefix, &mut random);
-                // Every fourth goes on from there, and crashes a second time.
-                if random.below(4) > 0 {
-                    return 1;
-                }
-                let mut later: Vec<Submitted> = submitted.clone();
-                for one in &mut later {
-                    // What the first crash left is durable; what it took was never acknowledged.
-                    let there = next.recovered.iter().find(|stored| stored.id == Some(one.id));
-                    one.acknowledged = there.map(|stored| (0, stored.report.tx, stored.report.stamp));
-                }
-                work(&mut next, &mut random, &mut later);
-                let prefix = random.below(next.disk.ops() as u64 + 1) as usize;
-                // Recovery itself may be what is cut short: what it found counts once it has finished.
-                let state = next.disk.crashed(prefix, &mut random);
-                check(state, &next.clock, &later, prefix, &mut random);
-                2
-            }));
-            match caught {
-                Ok(checked) => states += checked,
-                Err(panic) => {
-                    tracing::error!("{describe}");
-                    std::panic::resume_unwind(Box::new(format!(
-                        "{describe}, after {prefix} operations: {:?}",
-                        panic.downcast_ref::<String>()
-                    )));
+    for seed in 0..SEEDS {
+        with_seed(seed, |choices| {
+            let mut oracle = Oracle::default();
+            let disk = workload(choices, &mut oracle);
+            for _ in 0..STATES_PER_SEED {
+                let (mut run, mut oracle) = crash(&disk, choices, &oracle);
+                states += 1;
+                match choices.below(3) {
+                    0 => run.repeat_all(&oracle),
+                    more => {
+                        // Crashes again: during the recovery, or some commits later.
+                        if more == 1 {
+                            run.work(1 + choices.below(3), choices, &mut oracle).expect("the disk works");
+                        }
+                        crash(&run.disk, choices, &oracle);
+                        states += 1;
+                    }
                 }
             }
-        }
+        });
     }
     assert!(states >= 20_000, "{states} states");
 }
 
-#[test]
-fn every_failing_operation_leaves_what_was_acknowledged() {
-    for fail_at in 0..60 {
-        let clock = Arc::new(SimClock::default());
-        let disk = SimDisk::default();
-        disk.0.lock().expect("no panic while held").fail_at = Some(fail_at);
-        let mut submitted: Vec<Submitted> = Vec::new();
-        let opened = Core::open(folder(), Arc::new(disk.clone()), clock.clone(), Stamp::ZERO, SEGMENT_BYTES, &mut |_| {});
-        if let Ok((mut core, ..)) = opened {
-            for number in 0..20u64 {
-                let mut id = [7; 16];
-                id[..8].copy_from_slice(&number.to_le_bytes());
-                let attributes = Attributes::from_pairs([("n".to_owned(), Value::from(number))]);
-                let report =
-                    NewReport { id: Some(ReportId(id)), attributes: attributes.clone(), raw: vec![1; 200], attachments: Vec::new() };
-                let mut one = Submitted { project: ProjectId(1), id: ReportId(id), attributes, file: None, acknowledged: None };
-                let committed = core.commit(vec![Request::Report { project: ProjectId(1), report, attachments: Vec::new() }]);
-                if let Ok(committed) = &committed {
-                    let Outcome::Report(receipt) = &committed.outcomes[0] else { unreachable!("a report was asked for") };
-                    one.acknowledged = Some((disk.ops(), receipt.tx, receipt.stamp));
-                }
-                submitted.push(one);
-                // The first failure is the last thing the log does.
-                if committed.is_err() {
-                    break;
+/// Works on a disk that fails at its n-th step from the start, for every n until nothing fails any more.
+fn fail_at_every_step(fault: Fault, mut after: impl FnMut(&SimDisk, &mut Choices, &Oracle, bool)) {
+    for step in 0.. {
+        let finished = with_seed(step as u64, |choices| {
+            let (disk, mut oracle) = (SimDisk::default(), Oracle::default());
+            disk.arm(step, fault);
+            // Whether the log took reports to the end, having refused at most some.
+            let mut worked = false;
+            if let Ok(mut run) = open(&disk) {
+                // The same work each time, whatever fails.
+                let plan = &mut Choices::new(7);
+                loop {
+                    match run.work(1, plan, &mut oracle) {
+                        Ok(()) if disk.steps() > 150 => break worked = true,
+                        Ok(()) | Err(CommitError::Full) => {}
+                        Err(CommitError::Broken(_)) => break,
+                    }
                 }
             }
-        }
-        let mut random = Random(fail_at as u64 + 1);
-        for _ in 0..5 {
-            let state = disk.crashed(disk.ops(), &mut random);
-            check(state, &clock, &submitted, disk.ops(), &mut random);
+            disk.disarm();
+            after(&disk, choices, &oracle, worked);
+            worked && step > 150
+        });
+        if finished {
+            return;
         }
     }
+}
+
+#[test]
+fn a_disk_that_fails_for_ever_from_any_step_on_loses_nothing_acknowledged() {
+    fail_at_every_step(Fault::ForEver(io::ErrorKind::Other), |disk, choices, oracle, _| {
+        for _ in 0..5 {
+            crash(disk, choices, oracle);
+        }
+    });
+}
+
+#[test]
+fn a_disk_that_fails_once_at_any_step_loses_nothing_acknowledged() {
+    fail_at_every_step(Fault::Once(io::ErrorKind::Other), |disk, choices, oracle, _| {
+        for _ in 0..5 {
+            crash(disk, choices, oracle);
+        }
+    });
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_step_refuses_cleanly_and_goes_on() {
+    let (mut most, mut refused) = (0, 0);
+    fail_at_every_step(Fault::Once(io::ErrorKind::StorageFull), |disk, choices, oracle, worked| {
+        let known = oracle.submitted.iter().filter(|one| one.known.is_some()).count();
+        most = most.max(known);
+        refused += usize::from(known < oracle.submitted.len());
+        for _ in 0..5 {
+            crash(disk, choices, oracle);
+        }
+        let mut whole = oracle.clone();
+        open(disk).expect("opens").check(&mut whole);
+        if !worked {
+            return;
+        }
+        let before = oracle.submitted.iter().filter(|one| one.known.is_some()).count();
+        assert_eq!(whole.submitted.iter().filter(|one| one.known.is_some()).count(), before, "what was refused is not there");
+    });
+    assert!(most > 0 && refused > 0);
 }

@@ -10,18 +10,33 @@ mod codec;
 mod core;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod damage;
 mod disk;
+mod frame;
+mod ids;
+mod index;
+mod lock;
 mod log;
 mod memory;
+mod names;
 pub mod oracle;
+mod recovery;
+mod resolve;
+mod segment;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use clock::{Clock, ClockStatus, Reading, SystemClock};
 pub use codec::StoredReport;
 pub use core::Receipt;
 pub use disk::{Appender, Disk, RealDisk};
-pub use log::{OpenError, Recovery};
-pub use memory::AttributeSummary;
+pub use lock::{FolderLock, lock_folder};
+pub use names::AttributeSummary;
+pub use recovery::{OpenError, Recovery};
 pub use writer::Figures;
 
 use attachments::Attachments;
@@ -30,17 +45,20 @@ use core::{Core, Outcome, Request, SharedClock};
 use memory::Memory;
 use model::{Attachment, NewAttachment, NewReport, ProjectId, Query, Report, Stamp, Table, Tx};
 use oracle::Oracle;
-use std::collections::HashMap;
+use recovery::failed;
+use segment::Shelf;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
-use writer::{Shared, Writer};
+use tokio::sync::watch;
+use writer::{Shared, Writer, weight};
 
 /// How long a report waits for a place in the writer's queue before it is refused as busy.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest report without its files, in bytes: far above what any intake lets through, far below what a frame can hold.
+pub const REPORT_MAX_BYTES: usize = 128 << 20;
 
 /// Bounds of the report store.
 #[derive(Clone, Debug)]
@@ -67,6 +85,12 @@ pub enum AppendError {
     /// The writer has stopped after a failed write or sync; whether the report is kept is unknown.
     #[error("the log has stopped")]
     Stopped,
+    /// There is no room on the disk; the report was not kept, and later ones may be.
+    #[error("the disk is full")]
+    Full,
+    /// The report is larger than one commit may be.
+    #[error("the report is larger than {} bytes", REPORT_MAX_BYTES)]
+    TooLarge,
     /// A file could not be stored.
     #[error("cannot store an attachment")]
     Attachment(#[source] io::Error),
@@ -91,6 +115,7 @@ pub struct ReadError(#[from] io::Error);
 /// The report store. Share it by `Arc`.
 pub struct Reports {
     shared: Arc<Shared>,
+    shelf: Shelf,
     writer: Writer,
     clock: Arc<SharedClock>,
     attachments: Attachments,
@@ -100,7 +125,8 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Opens or makes the store in `folder`, which the process holds by a lock (see `lock_folder`). Stamps will come after `floor` and after everything in the log.
+    /// Opens or makes the store in `folder`, which the process holds by a lock (see `lock_folder`). Stamps will come after `floor`
+    /// and after everything in the log.
     pub fn open(
         folder: &Path,
         disk: Arc<dyn Disk>,
@@ -108,23 +134,15 @@ impl Reports {
         floor: Stamp,
         settings: Settings,
     ) -> Result<(Reports, Recovery), OpenError> {
-        let tell = |source| OpenError::Disk { doing: "use", path: folder.to_owned(), source };
-        disk.create_folder(folder).map_err(tell)?;
-        let mut memory = Memory::new(settings.memory_bytes);
-        let mut late: HashMap<(ProjectId, Tx), Vec<Attachment>> = HashMap::new();
-        let (core, clock, recovery) =
-            Core::open(&folder.join("log"), disk.clone(), clock, floor, settings.segment_bytes, &mut |entry| match entry {
-                Entry::Report(stored) => memory.add(Arc::new(stored.report.clone())),
-                Entry::Attachment { project, tx, attachment } => late.entry((*project, *tx)).or_default().push(attachment.clone()),
-                Entry::Checkpoint(_) => {}
-            })?;
-        let attachments = Attachments::open(disk, &folder.join("attachments")).map_err(tell)?;
-        let shelf = core.log.shelf();
-        let segments = core.log.segments.clone();
-        let shared = Arc::new(Shared::new(memory, late, segments, shelf, recovery.last_durable));
-        let writer = Writer::start(core, shared.clone());
+        let bounds = (settings.segment_bytes, settings.memory_bytes);
+        let (core, memory, clock, recovery) = Core::open(&folder.join("log"), disk.clone(), clock, floor, bounds)?;
+        let files = folder.join("attachments");
+        let attachments = Attachments::open(disk, &files).map_err(failed("open", &files))?;
+        let shelf = core.shelf();
+        let shared = Arc::new(Shared { memory: RwLock::new(memory), durable: watch::Sender::new(recovery.last_durable) });
+        let writer = Writer::start(core, shared.clone()).map_err(failed("start the writer of", folder))?;
         let pinned = watch::Sender::new(Stamp::ZERO);
-        Ok((Reports { shared, writer, clock, attachments, late: tokio::sync::Mutex::new(()), pinned }, recovery))
+        Ok((Reports { shared, shelf, writer, clock, attachments, late: tokio::sync::Mutex::new(()), pinned }, recovery))
     }
 
     /// Takes a report; returns when it and its files are on the disk. A repeat gets the first one's number, and waits for it
@@ -132,7 +150,11 @@ impl Reports {
     pub async fn append(self: &Arc<Self>, project: ProjectId, mut report: NewReport) -> Result<Receipt, AppendError> {
         let files = std::mem::take(&mut report.attachments);
         let attachments = if files.is_empty() { Vec::new() } else { self.store(files, 1).await? };
-        match self.writer.submit(Request::Report { project, report, attachments }, QUEUE_TIMEOUT).await? {
+        let request = Request::Report { project, report, attachments };
+        if weight(&request) > REPORT_MAX_BYTES {
+            return Err(AppendError::TooLarge);
+        }
+        match self.writer.submit(request, QUEUE_TIMEOUT).await? {
             Outcome::Report(receipt) => Ok(receipt),
             other => unreachable!("a report comes back as {other:?}"),
         }
@@ -208,13 +230,14 @@ impl Reports {
         Ok(oracles.into_iter().map(|oracle| oracle.map(Oracle::finish)).collect())
     }
 
-    /// Reports accepted in a span.
+    /// Reports accepted in a span. Blocks.
     pub fn accepted(&self, project: ProjectId, span: Range<Stamp>) -> Result<u64, ReadError> {
-        let memory = self.shared.memory.read().unwrap_or_else(PoisonError::into_inner);
-        if memory.complete_from() <= span.start {
-            return Ok(memory.count(project, &span));
+        {
+            let memory = self.memory();
+            if memory.complete_from() <= span.start {
+                return Ok(memory.rows(project, &span).len() as u64);
+            }
         }
-        drop(memory);
         let mut count = 0;
         self.scan(project, &span, &mut |_| count += 1)?;
         Ok(count)
@@ -223,42 +246,43 @@ impl Reports {
     /// Shows the project's reports in a span: what memory no longer has comes from the log.
     fn scan(&self, project: ProjectId, span: &Range<Stamp>, visit: &mut dyn FnMut(&Report)) -> Result<(), ReadError> {
         let (rows, complete_from) = {
-            let memory = self.shared.memory.read().unwrap_or_else(PoisonError::into_inner);
-            (memory.rows(project, span), memory.complete_from())
+            let memory = self.memory();
+            (memory.rows(project, span).cloned().collect::<Vec<_>>(), memory.complete_from())
         };
         if span.start < complete_from {
             let older = span.start..span.end.min(complete_from);
-            for number in self.shared.segments_over(&older) {
-                self.shared.shelf.read(number, &mut |entry| {
-                    if let Entry::Report(stored) = entry
-                        && stored.report.project == project
-                        && older.contains(&stored.report.stamp)
-                    {
-                        visit(&stored.report);
-                    }
-                })?;
-            }
+            self.shelf.read(|chunk| chunk.is_over(&older), &mut |entry| {
+                if let Entry::Report(stored) = entry
+                    && stored.report.project == project
+                    && older.contains(&stored.report.stamp)
+                {
+                    visit(&stored.report);
+                }
+            })?;
         }
         rows.iter().for_each(|report| visit(report));
         Ok(())
     }
 
-    /// Attributes of the project's reports that are or were in memory since the start, by name.
+    fn memory(&self) -> RwLockReadGuard<'_, Memory> {
+        self.shared.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Attributes that the project's reports have or had, by name: at most 10,000.
     pub fn attributes(&self, project: ProjectId) -> Vec<AttributeSummary> {
-        self.shared.memory.read().unwrap_or_else(PoisonError::into_inner).attributes(project)
+        self.memory().names.of(project)
     }
 
     /// One report with its body and files. Blocks.
     pub fn report(&self, project: ProjectId, tx: Tx) -> Result<Option<StoredReport>, ReadError> {
-        let mut found = None;
-        for number in self.shared.segments_with(project, tx) {
-            self.shared.shelf.read(number, &mut |entry| match entry {
-                Entry::Report(stored) if stored.report.project == project && stored.report.tx == tx => found = Some(*stored),
-                _ => {}
-            })?;
-        }
+        let (mut found, mut late) = (None, Vec::new());
+        self.shelf.read(|chunk| chunk.speaks_of(project, tx), &mut |entry| match entry {
+            Entry::Report(stored) if (stored.report.project, stored.report.tx) == (project, tx) => found = Some(*stored),
+            Entry::Attachment { project: of, tx: to, attachment } if (of, to) == (project, tx) => late.push(attachment),
+            _ => {}
+        })?;
         if let Some(stored) = &mut found {
-            stored.attachments.extend(self.shared.late_attachments(project, tx));
+            stored.attachments.extend(late);
         }
         Ok(found)
     }
@@ -279,25 +303,7 @@ impl Reports {
 
     /// Counts since the start.
     pub fn figures(&self) -> Figures {
-        self.writer.figures()
+        let (segments, unreadable_bytes) = self.shelf.counts();
+        Figures { segments, unreadable_bytes, ..self.writer.figures() }
     }
 }
-
-/// Holds a folder for this process as long as it lives.
-#[derive(Debug)]
-pub struct FolderLock(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] std::fs::File);
-
-/// Takes a folder for this process, making it where there is none; a second process is refused.
-pub fn lock_folder(folder: &Path) -> Result<FolderLock, OpenError> {
-    let tell = |source| OpenError::Disk { doing: "use", path: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(tell)?;
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("lock")).map_err(tell)?;
-    match file.try_lock() {
-        Ok(()) => Ok(FolderLock(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: folder.to_owned() }),
-        Err(std::fs::TryLockError::Error(error)) => Err(tell(error)),
-    }
-}
-
-type Locked<T> = RwLock<T>;
-type Reply = oneshot::Sender<Outcome>;

@@ -1,24 +1,32 @@
 //! The writer's thread and its queue: takes everything that waits, commits it as one group, answers.
 
+use crate::AppendError;
 use crate::core::{Core, Outcome, Request};
-use crate::log::{Segment, Shelf};
+use crate::log::CommitError;
 use crate::memory::Memory;
-use crate::{AppendError, Locked, Reply};
-use model::{Attachment, ProjectId, Stamp, Tx};
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use model::Stamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::error::SendTimeoutError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-/// Requests that may wait for the writer. Those beyond wait to enter, for a bounded time, and are then refused as busy.
-const QUEUE: usize = 4_096;
-/// A commit takes no more once it has this many bytes of report bodies, so that no one waits long for a huge one.
+/// KiB of requests that may wait for the writer, each counted as at least one. Those beyond wait to enter, for a bounded time, and
+/// are then refused as busy.
+const QUEUE_KIB: usize = 64 << 10;
+/// A commit takes no more once it has this many bytes, so that no one waits long for a huge one.
 const GROUP_BYTES: usize = 4 << 20;
 
-/// Counts of the writer since the start.
+type Reply = oneshot::Sender<Result<Outcome, AppendError>>;
+
+/// A request with its way back and its place in the queue.
+struct Waiting {
+    request: Request,
+    reply: Reply,
+    place: OwnedSemaphorePermit,
+}
+
+/// Counts since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
     /// Reports committed.
@@ -33,52 +41,16 @@ pub struct Figures {
     pub sync_micros: u64,
     /// Requests waiting now.
     pub queue_depth: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Bytes of the log that were asked for and could not be read: damage since they were written.
+    pub unreadable_bytes: u64,
 }
 
 /// What the writer publishes and readers see.
 pub(crate) struct Shared {
-    pub(crate) memory: Locked<Memory>,
+    pub(crate) memory: RwLock<Memory>,
     pub(crate) durable: watch::Sender<Stamp>,
-    pub(crate) shelf: Shelf,
-    segments: Locked<BTreeMap<u64, Segment>>,
-    late: Locked<HashMap<(ProjectId, Tx), Vec<Attachment>>>,
-}
-
-impl Shared {
-    pub(crate) fn new(
-        memory: Memory,
-        late: HashMap<(ProjectId, Tx), Vec<Attachment>>,
-        segments: BTreeMap<u64, Segment>,
-        shelf: Shelf,
-        durable: Stamp,
-    ) -> Shared {
-        Shared {
-            memory: RwLock::new(memory),
-            durable: watch::Sender::new(durable),
-            shelf,
-            segments: RwLock::new(segments),
-            late: RwLock::new(late),
-        }
-    }
-
-    /// Segments with commits in the span, oldest first.
-    pub(crate) fn segments_over(&self, span: &Range<Stamp>) -> Vec<u64> {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let overlaps =
-            |segment: &Segment| segment.stamps.as_ref().is_some_and(|stamps| *stamps.start() < span.end && span.start <= *stamps.end());
-        segments.iter().filter(|(_, segment)| overlaps(segment)).map(|(number, _)| *number).collect()
-    }
-
-    /// Segments in which a report may be.
-    pub(crate) fn segments_with(&self, project: ProjectId, tx: Tx) -> Vec<u64> {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let holds = |segment: &Segment| segment.numbers.get(&project).is_some_and(|(first, last)| (*first..=*last).contains(&tx));
-        segments.iter().filter(|(_, segment)| holds(segment)).map(|(number, _)| *number).collect()
-    }
-
-    pub(crate) fn late_attachments(&self, project: ProjectId, tx: Tx) -> Vec<Attachment> {
-        self.late.read().unwrap_or_else(PoisonError::into_inner).get(&(project, tx)).cloned().unwrap_or_default()
-    }
 }
 
 #[derive(Default)]
@@ -88,39 +60,53 @@ struct Counters {
     commits: AtomicU64,
     bytes: AtomicU64,
     sync_micros: AtomicU64,
+    waiting: AtomicU64,
 }
 
-/// The handle of the writer's thread. The thread ends when the handle is dropped or the disk fails.
+/// The handle of the writer's thread, which ends when the handle is dropped or the disk fails.
 pub(crate) struct Writer {
-    queue: mpsc::Sender<(Request, Reply)>,
+    /// `None` only while being dropped.
+    queue: Option<mpsc::Sender<Waiting>>,
+    room: Arc<Semaphore>,
     counters: Arc<Counters>,
     alive: watch::Receiver<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Says that the thread has ended, however it did.
+struct Life(watch::Sender<bool>);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 impl Writer {
-    pub(crate) fn start(core: Core, shared: Arc<Shared>) -> Writer {
-        let (queue, requests) = mpsc::channel(QUEUE);
+    pub(crate) fn start(core: Core, shared: Arc<Shared>) -> std::io::Result<Writer> {
+        // The room is what bounds the queue: every request has a place in it before it is sent, so the channel is never full.
+        let (queue, requests) = mpsc::channel(QUEUE_KIB);
         let (life, alive) = watch::channel(true);
         let counters = Arc::new(Counters::default());
         let counting = counters.clone();
-        std::thread::Builder::new()
-            .name("log-writer".into())
-            .spawn(move || {
-                write(core, &shared, requests, &counting);
-                life.send_replace(false);
-            })
-            .expect("the system starts one more thread");
-        Writer { queue, counters, alive }
+        let work = move || {
+            let _life = Life(life);
+            write(core, &shared, requests, &counting);
+        };
+        let thread = std::thread::Builder::new().name("log-writer".into()).spawn(work)?;
+        Ok(Writer { queue: Some(queue), room: Arc::new(Semaphore::new(QUEUE_KIB)), counters, alive, thread: Some(thread) })
     }
 
     /// Hands a request over and waits until its commit is durable.
     pub(crate) async fn submit(&self, request: Request, patience: Duration) -> Result<Outcome, AppendError> {
+        let places = weight(&request).div_ceil(1024).clamp(1, QUEUE_KIB) as u32;
+        let room = self.room.clone().acquire_many_owned(places);
+        let place = tokio::time::timeout(patience, room).await.map_err(|_| AppendError::Busy)?.map_err(|_| AppendError::Stopped)?;
         let (reply, answer) = oneshot::channel();
-        self.queue.send_timeout((request, reply), patience).await.map_err(|error| match error {
-            SendTimeoutError::Timeout(_) => AppendError::Busy,
-            SendTimeoutError::Closed(_) => AppendError::Stopped,
-        })?;
-        answer.await.map_err(|_| AppendError::Stopped)
+        let queue = self.queue.as_ref().ok_or(AppendError::Stopped)?;
+        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        queue.try_send(Waiting { request, reply, place }).map_err(|_| AppendError::Stopped)?;
+        answer.await.map_err(|_| AppendError::Stopped)?
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -141,34 +127,42 @@ impl Writer {
             commits: count(&self.counters.commits),
             bytes: count(&self.counters.bytes),
             sync_micros: count(&self.counters.sync_micros),
-            queue_depth: (QUEUE - self.queue.capacity()) as u64,
+            queue_depth: count(&self.counters.waiting),
+            ..Figures::default()
         }
     }
 }
 
-fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<(Request, Reply)>, counters: &Counters) {
+impl Drop for Writer {
+    /// Waits for the commit in hand, so that nobody opens the folder while this thread still writes to it.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>, counters: &Counters) {
     while let Some(first) = requests.blocking_recv() {
-        let mut bytes = weight(&first.0);
-        let mut group = vec![first];
-        while bytes < GROUP_BYTES {
-            let Ok(next) = requests.try_recv() else { break };
-            bytes += weight(&next.0);
-            group.push(next);
-        }
-        let (mut work, mut replies) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
-        for (request, reply) in group {
-            if let Request::Attachment { project, tx, .. } = &request
-                && !core.knows(*project, *tx)
-            {
-                continue;
-            }
+        let (mut bytes, mut next) = (0, Some(first));
+        let (mut work, mut replies) = (Vec::new(), Vec::new());
+        while let Some(Waiting { request, reply, place }) = next {
+            bytes += weight(&request);
             work.push(request);
-            replies.push(reply);
+            replies.push((reply, place));
+            next = if bytes < GROUP_BYTES { requests.try_recv().ok() } else { None };
         }
+        counters.waiting.fetch_sub(work.len() as u64, Ordering::Relaxed);
         let began = Instant::now();
         let committed = match core.commit(work) {
             Ok(committed) => committed,
-            Err(error) => {
+            Err(CommitError::Full) => {
+                tracing::warn!(reports = replies.len(), "the disk is full; reports are refused");
+                replies.into_iter().for_each(|(reply, _)| drop(reply.send(Err(AppendError::Full))));
+                continue;
+            }
+            Err(CommitError::Broken(error)) => {
                 // Nothing is tried again on this file: after a failed sync the kernel may have dropped the pages.
                 tracing::error!(error = &error as &dyn std::error::Error, "the log cannot be written; it stops");
                 return;
@@ -179,38 +173,27 @@ fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<(Request,
         add(&counters.commits, 1);
         add(&counters.bytes, committed.bytes);
         add(&counters.appended, committed.reports.len() as u64);
-        publish(&core, shared, committed.stamp, committed.reports, committed.attachments);
-        for (outcome, reply) in committed.outcomes.into_iter().zip(replies) {
+        if !committed.reports.is_empty() {
+            let mut memory = shared.memory.write().unwrap_or_else(PoisonError::into_inner);
+            memory.names.merge(&committed.names);
+            committed.reports.into_iter().for_each(|report| memory.add(report));
+        }
+        // Visible first, then said to be.
+        shared.durable.send_replace(committed.stamp);
+        for (outcome, (reply, _)) in committed.outcomes.into_iter().zip(replies) {
             if matches!(&outcome, Outcome::Report(receipt) if receipt.duplicate) {
                 add(&counters.duplicates, 1);
             }
             // Whoever asked may have hung up; the report is kept all the same.
-            let _ = reply.send(outcome);
+            let _ = reply.send(Ok(outcome));
         }
     }
 }
 
-/// Makes a durable commit visible, then says that it is.
-fn publish(core: &Core, shared: &Shared, stamp: Stamp, reports: Vec<Arc<model::Report>>, attachments: Vec<((ProjectId, Tx), Attachment)>) {
-    {
-        let (number, segment) = core.log.open_segment();
-        let mut segments = shared.segments.write().unwrap_or_else(PoisonError::into_inner);
-        segments.insert(number, segment.clone());
-    }
-    if !attachments.is_empty() {
-        let mut late = shared.late.write().unwrap_or_else(PoisonError::into_inner);
-        attachments.into_iter().for_each(|(report, attachment)| late.entry(report).or_default().push(attachment));
-    }
-    if !reports.is_empty() {
-        let mut memory = shared.memory.write().unwrap_or_else(PoisonError::into_inner);
-        reports.into_iter().for_each(|report| memory.add(report));
-    }
-    shared.durable.send_replace(stamp);
-}
-
-fn weight(request: &Request) -> usize {
+/// Bytes of a request, roughly.
+pub(crate) fn weight(request: &Request) -> usize {
     match request {
-        Request::Report { report, .. } => report.raw.len() + 1_024,
+        Request::Report { report, .. } => report.raw.len() + crate::memory::attribute_bytes(&report.attributes),
         Request::Attachment { .. } | Request::Tick => 64,
     }
 }

@@ -18,7 +18,13 @@ const REPORTS: u64 = 20_000;
 
 fn main() {
     let body = sample(1);
-    row("read one report", "serde_json::Value", "us", |_| per_report(|| drop(read(&body))), |_| per_report(|| drop(serde_json::from_slice::<serde_json::Value>(&body))));
+    row(
+        "read one report",
+        "serde_json::Value",
+        "us",
+        |_| per_report(|| drop(read(&body))),
+        |_| per_report(|| drop(serde_json::from_slice::<serde_json::Value>(&body))),
+    );
     let folder = tempfile::tempdir().expect("a folder");
     row(
         "append durably, 64 writers",
@@ -31,7 +37,9 @@ fn main() {
 
 /// A report of the size that SDKs send (2.5 KB).
 fn sample(number: u64) -> Vec<u8> {
-    let frames: Vec<String> = (0..18).map(|n| format!(r#"{{"funcName":"module.function{n}","library":"/srv/game/bin/file{n}.js","line":{n},"column":7}}"#)).collect();
+    let frames: Vec<String> = (0..18)
+        .map(|n| format!(r#"{{"funcName":"module.function{n}","library":"/srv/game/bin/file{n}.js","line":{n},"column":7}}"#))
+        .collect();
     format!(
         r#"{{"uuid":"{number:032x}","timestamp":1764000000,"lang":"nodejs","langVersion":"v20","agent":"bench","mainThread":"main",
 "threads":{{"main":{{"fault":true,"stack":[{}]}}}},"classifiers":["TypeError"],"attributes":{{"application":"shooter","application.version":"1.2.{}",

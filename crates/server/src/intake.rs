@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 const KEPT_SECS: u64 = 86_400 + 3_600;
 
 /// Why the server itself refused, beside the reasons of `ingest`.
-pub(crate) const SERVER_REASONS: [&str; 6] = ["no_token", "unknown_token", "too_large", "timed_out", "busy", "log"];
+pub(crate) const SERVER_REASONS: [&str; 7] = ["no_token", "unknown_token", "too_large", "timed_out", "busy", "disk_full", "log"];
 
 /// Counters of the door.
 #[derive(Default)]

@@ -3,9 +3,13 @@
 use crate::intake::Intake;
 use export::{ReportSource, SourceStopped, Unreadable};
 use model::{ProjectId, Query, Stamp, Table, Window};
-use reports::Reports;
+use reports::{AppendError, Reports};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// Between tries to advance the durable stamp while the log takes nothing.
+const TICK_RETRY: Duration = Duration::from_millis(500);
 
 pub(crate) struct Source {
     pub(crate) reports: Arc<Reports>,
@@ -22,7 +26,16 @@ impl ReportSource for Source {
     }
 
     async fn tick(&self) -> Result<(), SourceStopped> {
-        self.reports.tick().await.map(|_| ()).map_err(|_| SourceStopped)
+        match self.reports.tick().await {
+            Ok(_) => Ok(()),
+            Err(AppendError::Stopped) => Err(SourceStopped),
+            // The log is busy or the disk full: the stamp catches up once that has passed.
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the durable stamp cannot advance");
+                tokio::time::sleep(TICK_RETRY).await;
+                Ok(())
+            }
+        }
     }
 
     fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable> {

@@ -350,7 +350,7 @@ fn check(
         return Err(Refusal::invalid("adapter", "cannot be changed; make another store"));
     }
     for name in SHOWN_ONLY {
-        if description.field(name).is_none() {
+        if description.field(name).is_none_or(|field| field.generated) {
             body.remove(name);
         }
     }

@@ -237,6 +237,8 @@ fn report_reply(project: ProjectId, receipt: &Receipt, sync: bool) -> Json_ {
 fn unavailable(error: &AppendError) -> Refused {
     tracing::warn!(error = error as &dyn std::error::Error, "report not kept");
     match error {
+        AppendError::Full => Refused::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", "the server's disk is full; try again later"),
+        AppendError::TooLarge => Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.to_string()),
         AppendError::Busy => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the log is busy; try again soon"),
         _ => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "log", "the report could not be stored; try again later"),
     }

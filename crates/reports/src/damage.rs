@@ -1,0 +1,289 @@
+//! What rot, people and other programs do to the log between two starts, and the stated rule for each (see `recovery`).
+
+use crate::clock::{Clock, Reading};
+use crate::codec::Entry;
+use crate::core::{Core, Outcome, Request};
+use crate::frame;
+use crate::recovery::{OpenError, Recovery};
+use crate::segment::{INDEX, LOG, Name};
+use crate::sim::SimDisk;
+use model::{Attributes, NewReport, ProjectId, ReportId, Stamp, Value};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+struct StillClock;
+
+impl Clock for StillClock {
+    fn read(&self) -> Reading {
+        Reading { wall: Stamp::from_secs(1_800_000_000), boot_micros: 0 }
+    }
+}
+
+const FOLDER: &str = "/log";
+
+fn open(disk: &SimDisk) -> Result<(Core, Recovery), OpenError> {
+    let bounds = (700, 2_000);
+    let (core, _, _, recovery) = Core::open(Path::new(FOLDER), Arc::new(disk.clone()), Arc::new(StillClock), Stamp::ZERO, bounds)?;
+    Ok((core, recovery))
+}
+
+fn report(number: u64) -> Request {
+    let mut id = [1; 16];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    let attributes = Attributes::from_pairs([("number".to_owned(), Value::from(number))]);
+    let report = NewReport { id: Some(ReportId(id)), attributes, raw: vec![number as u8; 150], attachments: Vec::new() };
+    Request::Report { project: ProjectId(1), report, attachments: Vec::new() }
+}
+
+/// A log of 20 reports, one a commit, in several segments.
+fn written() -> SimDisk {
+    let disk = SimDisk::default();
+    let (mut core, _) = open(&disk).expect("opens");
+    for number in 0..20 {
+        core.commit(vec![report(number)]).expect("the disk works");
+    }
+    disk
+}
+
+fn numbers(core: &Core) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    let visit = &mut |entry| {
+        if let Entry::Report(stored) = entry {
+            let Some(Value::Int(number)) = stored.report.attributes.get("number") else { panic!("it has a number") };
+            numbers.push(*number as u64);
+        }
+    };
+    core.shelf().read(|_| true, visit).expect("readable");
+    numbers
+}
+
+fn all() -> Vec<u64> {
+    (0..20).collect()
+}
+
+/// Files with this ending, by name.
+fn files(disk: &SimDisk, ending: &str) -> Vec<PathBuf> {
+    disk.files().into_keys().filter(|path| path.parent() == Some(Path::new(FOLDER)) && path.to_string_lossy().ends_with(ending)).collect()
+}
+
+fn name(path: &Path) -> Name {
+    Name::read(&path.file_name().expect("a file").to_string_lossy(), LOG).expect("a segment")
+}
+
+/// Whether exactly the reports that are there are taken for repeats.
+fn knows_its_repeats(core: &mut Core) {
+    let there: BTreeSet<u64> = numbers(core).into_iter().collect();
+    let committed = core.commit((0..20).map(report).collect()).expect("the disk works");
+    let repeats =
+        committed.outcomes.iter().zip(0..).filter(|(outcome, _)| matches!(outcome, Outcome::Report(receipt) if receipt.duplicate));
+    assert_eq!(repeats.map(|(_, number)| number).collect::<BTreeSet<u64>>(), there);
+}
+
+/// A copy of the disk as it is.
+fn copy(disk: &SimDisk) -> SimDisk {
+    let copy = SimDisk::default();
+    for (path, content) in disk.files() {
+        crate::disk::Disk::create_folder(&copy, path.parent().expect("in a folder")).expect("made");
+        copy.overwrite(&path, content);
+    }
+    copy
+}
+
+#[test]
+fn a_flipped_byte_costs_at_most_its_commit_and_is_counted() {
+    let disk = written();
+    let segments = files(&disk, LOG);
+    assert!(segments.len() >= 4, "{segments:?}");
+    for path in &segments {
+        let content = disk.files()[path].clone();
+        for at in 0..content.len() {
+            let disk = copy(&disk);
+            let mut flipped = content.clone();
+            flipped[at] ^= 0x40;
+            disk.overwrite(path, flipped);
+            // An index vouches for its segment's length only. Without it the segment is read.
+            files(&disk, INDEX).iter().for_each(|path| disk.lose(path));
+            let (mut core, recovery) = open(&disk).expect("opens");
+            let left = numbers(&core);
+            assert!(left.len() >= 19 && left.is_sorted(), "{path:?} byte {at}: {left:?}");
+            // Nothing comes behind the last commit, so it passes for one that was never finished.
+            let torn = recovery.torn_bytes > 0;
+            assert_eq!((torn, recovery.damaged.len()), (left.len() == 19 && left[18] == 18, usize::from(!torn)), "{path:?} byte {at}");
+            assert_eq!(recovery.missing_commits, if torn { 0 } else { 20 - left.len() as u64 });
+            knows_its_repeats(&mut core);
+            let kept = disk.files().into_keys().any(|path| path.starts_with("/log/damaged"));
+            assert!(kept, "the damaged bytes are kept");
+        }
+    }
+}
+
+#[test]
+fn a_zeroed_page_in_a_segment_read_long_after_the_start_is_passed_over_and_counted() {
+    let disk = written();
+    let (core, _) = open(&disk).expect("opens");
+    let path = &files(&disk, LOG)[1];
+    let mut content = disk.files()[path].clone();
+    let middle = content.len() / 2;
+    content[middle..middle + 10].fill(0);
+    disk.overwrite(path, content);
+    assert_eq!(numbers(&core).len(), 19);
+    assert!(core.shelf().counts().1 > 0);
+}
+
+#[test]
+fn a_segment_cut_anywhere_loses_only_what_was_cut() {
+    let disk = written();
+    let last = files(&disk, LOG).pop().expect("the last");
+    let content = disk.files()[&last].clone();
+    let ends: Vec<usize> = frame::pieces(name(&last).salt, &content)
+        .iter()
+        .map(|piece| match piece {
+            frame::Piece::Frame(offset, frame) => *offset as usize + frame.bytes.len(),
+            frame::Piece::Rubbish(..) => panic!("it is whole"),
+        })
+        .collect();
+    for at in 0..=content.len() {
+        let disk = copy(&disk);
+        disk.overwrite(&last, content[..at].to_vec());
+        let (mut core, recovery) = open(&disk).expect("opens");
+        let lost = ends.iter().skip(1).filter(|end| **end > at).count();
+        assert_eq!(numbers(&core), all()[..20 - lost], "cut at {at}");
+        assert_eq!(recovery.torn_bytes > 0, at > ends[0] && !ends.contains(&at));
+        knows_its_repeats(&mut core);
+    }
+}
+
+#[test]
+fn a_missing_segment_is_a_counted_gap() {
+    let disk = written();
+    let segments = files(&disk, LOG);
+    disk.lose(&segments[1]);
+    let (mut core, recovery) = open(&disk).expect("opens");
+    let left = numbers(&core);
+    assert!(left.len() < 20);
+    assert_eq!(recovery.missing_commits, 20 - left.len() as u64);
+    knows_its_repeats(&mut core);
+}
+
+#[test]
+fn a_renamed_segment_keeps_its_place() {
+    let disk = written();
+    let segments = files(&disk, LOG);
+    let content = disk.files()[&segments[1]].clone();
+    disk.lose(&segments[1]);
+    let renamed = Name { number: 900, ..name(&segments[1]) };
+    disk.overwrite(&renamed.log(Path::new(FOLDER)), content);
+    let (mut core, recovery) = open(&disk).expect("opens");
+    assert_eq!((numbers(&core), recovery.missing_commits), (all(), 0));
+    knows_its_repeats(&mut core);
+    drop(core);
+    let (core, _) = open(&disk).expect("opens again");
+    assert_eq!(numbers(&core), [all(), vec![]].concat());
+}
+
+#[test]
+fn a_duplicated_segment_counts_once_and_takes_no_other_with_it() {
+    let disk = written();
+    let segments = files(&disk, LOG);
+    for path in &segments {
+        let disk = copy(&disk);
+        let again = Name { number: 900, ..name(path) };
+        disk.overwrite(&again.log(Path::new(FOLDER)), disk.files()[path].clone());
+        let (mut core, recovery) = open(&disk).expect("opens");
+        assert_eq!((numbers(&core), recovery.missing_commits, recovery.set_aside), (all(), 0, vec![]), "{path:?}");
+        knows_its_repeats(&mut core);
+    }
+}
+
+#[test]
+fn of_two_segments_that_contradict_each_other_the_later_made_counts_and_none_is_lost() {
+    let (disk, other) = (written(), written());
+    let (path, rival) = (&files(&disk, LOG)[1], &files(&other, LOG)[1]);
+    // The same sequences, but other commits.
+    let pieces = other.files()[rival].clone();
+    let rewritten: Vec<u8> = frame::pieces(name(rival).salt, &pieces)
+        .iter()
+        .flat_map(|piece| match piece {
+            frame::Piece::Frame(_, frame) => {
+                frame::encode(name(path).salt, frame.sequence, frame.stamp.plus_micros(1), &frame.body().expect("readable"))
+            }
+            frame::Piece::Rubbish(..) => panic!("it is whole"),
+        })
+        .collect();
+    let later = Name { number: 900, ..name(path) };
+    disk.overwrite(&later.log(Path::new(FOLDER)), rewritten);
+    let before = disk.files()[path].clone();
+    let (core, recovery) = open(&disk).expect("opens");
+    assert_eq!((numbers(&core), recovery.set_aside), (all(), vec![name(path).number]));
+    let aside = Path::new(FOLDER).join("damaged").join(path.file_name().expect("a name"));
+    assert_eq!(disk.files()[&aside], before);
+}
+
+#[test]
+fn indexes_are_derived() {
+    let disk = written();
+    let indexes = files(&disk, INDEX);
+    assert!(!indexes.is_empty());
+    for path in &indexes {
+        let content = disk.files()[path].clone();
+        for at in (0..content.len()).chain([content.len()]) {
+            let disk = copy(&disk);
+            let mut damaged = content.clone();
+            match damaged.get_mut(at) {
+                Some(byte) => *byte ^= 1,
+                None => damaged.truncate(at / 2),
+            }
+            disk.overwrite(path, damaged);
+            let (mut core, recovery) = open(&disk).expect("opens");
+            assert_eq!((numbers(&core), recovery.reports), (all(), 20), "{path:?} byte {at}");
+            knows_its_repeats(&mut core);
+        }
+    }
+    let disk = copy(&disk);
+    let before = disk.files();
+    indexes.iter().for_each(|path| disk.lose(path));
+    open(&disk).expect("opens");
+    let decoded = |files: &std::collections::BTreeMap<PathBuf, Vec<u8>>, path: &PathBuf| files[path].len();
+    for path in &indexes {
+        assert_eq!(decoded(&disk.files(), path), decoded(&before, path), "built anew");
+    }
+}
+
+#[test]
+fn an_index_is_used_where_there_is_one() {
+    let disk = written();
+    // Nothing reads this segment at the start: it could not be opened with other content of its length otherwise.
+    let path = &files(&disk, LOG)[0];
+    let length = disk.files()[path].len();
+    disk.overwrite(path, vec![0; length]);
+    let (mut core, recovery) = open(&disk).expect("opens");
+    assert_eq!(recovery.reports, 20);
+    let committed = core.commit(vec![report(0)]).expect("the disk works");
+    assert!(matches!(&committed.outcomes[0], Outcome::Report(receipt) if receipt.duplicate));
+}
+
+#[test]
+fn a_later_programs_log_is_refused_and_left_alone() {
+    let disk = written();
+    let path = files(&disk, LOG).pop().expect("the last");
+    let mut content = disk.files()[&path].clone();
+    let mut later = frame::encode(name(&path).salt, 21, Stamp::from_secs(2_000_000_000), b"from the future");
+    later[4] = 2;
+    frame::seal(name(&path).salt, &mut later);
+    content.extend(later);
+    disk.overwrite(&path, content.clone());
+    assert!(matches!(open(&disk), Err(OpenError::Newer { found: 2, .. })));
+    assert_eq!(disk.files()[&path], content);
+}
+
+#[test]
+fn a_commit_that_makes_no_sense_is_refused_with_its_place() {
+    let disk = written();
+    let path = files(&disk, LOG).pop().expect("the last");
+    let mut content = disk.files()[&path].clone();
+    let at = content.len() as u64;
+    content.extend(frame::encode(name(&path).salt, 21, Stamp::from_secs(2_000_000_000), b"\x01\x09nonsense"));
+    disk.overwrite(&path, content);
+    assert!(matches!(open(&disk), Err(OpenError::Foreign { offset, .. }) if offset == at));
+}

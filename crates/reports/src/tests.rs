@@ -1,0 +1,313 @@
+//! The report store as its users see it: many at a time, over restarts, over memory and log alike.
+
+use crate::clock::{Clock, Reading};
+use crate::sim::{Fault, SimDisk};
+use crate::{AppendError, RealDisk, Reports, Settings, SystemClock, oracle};
+use model::{
+    Aggregate, AggregateOp, Attributes, Condition, NewAttachment, NewReport, Operator, ProjectId, Query, Report, ReportId, Stamp, Tx, Value,
+};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const PROJECT: ProjectId = ProjectId(1);
+const START: u64 = 1_800_000_000;
+
+/// A wall clock that tests move.
+#[derive(Default)]
+struct HandClock(AtomicU64);
+
+impl Clock for HandClock {
+    fn read(&self) -> Reading {
+        let micros = self.0.load(Ordering::Relaxed);
+        Reading { wall: Stamp::from_secs(START).plus_micros(micros), boot_micros: micros }
+    }
+}
+
+impl HandClock {
+    fn advance(&self, secs: u64) {
+        self.0.fetch_add(secs * 1_000_000, Ordering::Relaxed);
+    }
+}
+
+/// Segments and memory so small that most reports are in closed segments only.
+const SMALL: Settings = Settings { segment_bytes: 4_000, memory_bytes: 3_000 };
+
+fn open(disk: &SimDisk, clock: &Arc<HandClock>, settings: Settings) -> Arc<Reports> {
+    let (reports, _) = Reports::open(Path::new("/data"), Arc::new(disk.clone()), clock.clone(), Stamp::ZERO, settings).expect("opens");
+    Arc::new(reports)
+}
+
+fn report(id: Option<u8>, pairs: &[(&str, Value)]) -> NewReport {
+    let attributes = Attributes::from_pairs(pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    NewReport { id: id.map(|id| ReportId([id; 16])), attributes, raw: b"{}".to_vec(), attachments: Vec::new() }
+}
+
+fn file(name: &str) -> NewAttachment {
+    NewAttachment { name: name.into(), content_type: "text/plain".into(), bytes: name.as_bytes().to_vec() }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime").block_on(future)
+}
+
+fn always() -> Range<Stamp> {
+    Stamp::ZERO..Stamp::from_secs(u64::MAX)
+}
+
+#[test]
+fn one_id_sent_a_thousand_times_at_once_is_one_report() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = open(&disk, &clock, SMALL);
+        let sends: Vec<_> = (0..1_000)
+            .map(|_| {
+                let reports = reports.clone();
+                tokio::spawn(async move { reports.append(PROJECT, report(Some(7), &[])).await.expect("taken") })
+            })
+            .collect();
+        let mut firsts = 0;
+        for send in sends {
+            let receipt = send.await.expect("no panic");
+            assert_eq!(receipt.tx, Tx(1));
+            firsts += usize::from(!receipt.duplicate);
+        }
+        assert_eq!((firsts, reports.accepted(PROJECT, always()).expect("readable")), (1, 1));
+        assert_eq!((reports.figures().appended, reports.figures().duplicates), (1, 999));
+        // Another project's report with that id is another report.
+        assert!(!reports.append(ProjectId(2), report(Some(7), &[])).await.expect("taken").duplicate);
+        drop(reports);
+        let reports = open(&disk, &clock, SMALL);
+        assert!(reports.append(PROJECT, report(Some(7), &[])).await.expect("taken").duplicate, "also after a restart");
+    });
+}
+
+#[test]
+fn repeats_are_forgotten_after_seven_days() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::new(HandClock::default()));
+        let mut reports = open(&disk, &clock, SMALL);
+        // Some ids end up in closed segments, the last ones in the open one.
+        for id in 0..100 {
+            reports.append(PROJECT, report(Some(id), &[("text", Value::from("x".repeat(90)))])).await.expect("taken");
+        }
+        for (secs, duplicate, tx) in [(7 * 86_400, true, 1), (1, false, 101), (86_400, true, 101), (6 * 86_400 + 1, false, 102)] {
+            clock.advance(secs);
+            drop(reports);
+            reports = open(&disk, &clock, SMALL);
+            let receipt = reports.append(PROJECT, report(Some(0), &[])).await.expect("taken");
+            assert_eq!((receipt.duplicate, receipt.tx), (duplicate, Tx(tx)));
+        }
+        let receipt = reports.append(PROJECT, report(Some(99), &[])).await.expect("taken");
+        assert!(!receipt.duplicate);
+    });
+}
+
+#[test]
+fn everything_below_the_durable_stamp_is_visible_and_ticks_move_it() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::new(HandClock::default()));
+        let reports = open(&disk, &clock, SMALL);
+        let durable = reports.durable_stamp();
+        let receipt = reports.append(PROJECT, report(None, &[])).await.expect("taken");
+        assert!(*durable.borrow() >= receipt.stamp);
+        assert_eq!(reports.accepted(PROJECT, receipt.stamp..receipt.stamp.plus_micros(1)).expect("readable"), 1);
+        clock.advance(60);
+        let ticked = reports.tick().await.expect("taken");
+        assert!(ticked.since(receipt.stamp) >= 60_000_000 && *durable.borrow() == ticked);
+        drop(reports);
+        let reports = open(&disk, &clock, SMALL);
+        assert_eq!(*reports.durable_stamp().borrow(), ticked, "a tick is durable");
+        assert!(reports.now() > ticked);
+    });
+}
+
+#[test]
+fn late_attachments_have_their_own_numbers_and_survive() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let mut reports = open(&disk, &clock, SMALL);
+        let first = NewReport { attachments: vec![file("a"), file("b")], ..report(None, &[]) };
+        let tx = reports.append(PROJECT, first).await.expect("taken").tx;
+        for _ in 0..60 {
+            reports.append(PROJECT, report(None, &[("text", Value::from("y".repeat(90)))])).await.expect("taken");
+        }
+        let (one, two) = tokio::join!(reports.attach(PROJECT, tx, file("c")), reports.attach(PROJECT, tx, file("d")));
+        assert_eq!(BTreeSet::from([one.expect("taken").id, two.expect("taken").id]), BTreeSet::from([3, 4]));
+        assert!(matches!(reports.attach(PROJECT, Tx(900), file("e")).await, Err(AppendError::NoSuchReport)));
+        assert!(matches!(reports.attach(ProjectId(2), tx, file("e")).await, Err(AppendError::NoSuchReport)));
+        for _ in 0..2 {
+            let stored = reports.report(PROJECT, tx).expect("readable").expect("there");
+            assert_eq!(stored.attachments.iter().map(|one| one.id).collect::<Vec<_>>(), [1, 2, 3, 4]);
+            for one in &stored.attachments {
+                let (attachment, bytes) = reports.attachment(PROJECT, tx, one.id).expect("readable").expect("there");
+                assert_eq!((&attachment, bytes), (one, one.name.as_bytes().to_vec()));
+            }
+            drop(reports);
+            reports = open(&disk, &clock, SMALL);
+        }
+        assert!(reports.attachment(PROJECT, tx, 5).expect("readable").is_none());
+        assert!(reports.report(PROJECT, Tx(900)).expect("readable").is_none());
+    });
+}
+
+#[test]
+fn a_failed_sync_stops_the_log_for_good() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = open(&disk, &clock, SMALL);
+        reports.append(PROJECT, report(Some(1), &[])).await.expect("taken");
+        // The append works, its sync does not.
+        disk.arm(1, Fault::Once(io::ErrorKind::Other));
+        assert!(matches!(reports.append(PROJECT, report(Some(2), &[])).await, Err(AppendError::Stopped)));
+        reports.stopped().await;
+        assert!(!reports.is_open());
+        assert!(matches!(reports.append(PROJECT, report(Some(3), &[])).await, Err(AppendError::Stopped)));
+        assert!(matches!(reports.tick().await, Err(AppendError::Stopped)));
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_reports_and_takes_them_again_once_there_is_room() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = open(&disk, &clock, SMALL);
+        let stamp = reports.append(PROJECT, report(Some(1), &[])).await.expect("taken").stamp;
+        disk.arm(0, Fault::Once(io::ErrorKind::StorageFull));
+        assert!(matches!(reports.append(PROJECT, report(Some(2), &[])).await, Err(AppendError::Full)));
+        assert_eq!((reports.is_open(), *reports.durable_stamp().borrow()), (true, stamp));
+        let receipt = reports.append(PROJECT, report(Some(2), &[])).await.expect("taken");
+        assert_eq!((receipt.duplicate, receipt.tx), (false, Tx(2)), "what was refused was never seen");
+        drop(reports);
+        assert_eq!(open(&disk, &clock, SMALL).accepted(PROJECT, always()).expect("readable"), 2);
+    });
+}
+
+#[test]
+fn the_first_of_a_fingerprint_is_told_once_also_after_a_restart() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let kind = |text: &str| report(None, &[("fingerprint", Value::from(text))]);
+        let reports = open(&disk, &clock, SMALL);
+        for (text, first) in [("aa", true), ("aa", false), ("bb", true)] {
+            let receipt = reports.append(PROJECT, kind(text)).await.expect("taken");
+            assert_eq!((receipt.fingerprint.as_str(), receipt.first_of_fingerprint), (text, first));
+        }
+        assert!(reports.append(ProjectId(2), kind("aa")).await.expect("taken").first_of_fingerprint, "projects are apart");
+        for _ in 0..60 {
+            reports.append(PROJECT, report(None, &[("text", Value::from("z".repeat(90)))])).await.expect("taken");
+        }
+        drop(reports);
+        let reports = open(&disk, &clock, SMALL);
+        assert!(!reports.append(PROJECT, kind("aa")).await.expect("taken").first_of_fingerprint);
+        assert!(reports.append(PROJECT, kind("cc")).await.expect("taken").first_of_fingerprint);
+    });
+}
+
+#[test]
+fn attributes_are_known_over_restarts() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let mut reports = open(&disk, &clock, SMALL);
+        for n in 0..50 {
+            let value = if n % 2 == 0 { Value::Int(n) } else { Value::from("x".repeat(90)) };
+            reports.append(PROJECT, report(None, &[("mixed", value)])).await.expect("taken");
+        }
+        for _ in 0..3 {
+            let known = reports.attributes(PROJECT);
+            assert_eq!((known.len(), known[0].texts, known[0].numbers), (1, 25, 25));
+            drop(reports);
+            reports = open(&disk, &clock, SMALL);
+        }
+    });
+}
+
+#[test]
+fn the_real_disk_and_clock_serve_too() {
+    block_on(async {
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        for tx in 1..4 {
+            let (reports, recovery) =
+                Reports::open(temporary.path(), Arc::new(RealDisk), Arc::new(SystemClock), Stamp::ZERO, Settings::default())
+                    .expect("opens");
+            assert_eq!(recovery.reports, tx - 1);
+            let reports = Arc::new(reports);
+            let receipt = reports.append(PROJECT, NewReport { attachments: vec![file("a")], ..report(None, &[]) }).await.expect("taken");
+            assert_eq!(receipt.tx, Tx(tx));
+            assert_eq!(reports.report(PROJECT, receipt.tx).expect("readable").expect("there").report.stamp, receipt.stamp);
+        }
+    });
+}
+
+fn query() -> impl Strategy<Value = Query> {
+    let attribute = || prop::sample::select(vec!["a", "b", "_tx", "none", "timestamp.received"]).prop_map(str::to_owned);
+    let condition =
+        (attribute(), prop::sample::select(vec![Operator::Equal, Operator::NotEqual, Operator::AtLeast, Operator::IsSet]), 0..4i64);
+    let condition =
+        condition.prop_map(|(attribute, operator, n)| Condition::new(&attribute, operator, Value::Int(n), false).expect("legal"));
+    let aggregate = (attribute(), prop::sample::select(AggregateOp::ALL.to_vec())).prop_map(|(attribute, op)| Aggregate { op, attribute });
+    let filter = prop::collection::vec(prop::collection::vec(condition, 0..2), 0..2);
+    let parts = (filter, prop::collection::vec(attribute(), 0..2), prop::collection::vec(aggregate, 1..4));
+    parts.prop_map(|(filter, group, aggregates)| Query { filter, group, aggregates })
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let value =
+        prop_oneof![(0..4i64).prop_map(Value::Int), Just(Value::Bool(true)), "[0-3]?".prop_map(Value::Text), Just(Value::Float(0.5))];
+    prop::collection::vec((prop::sample::select(vec!["a", "b"]), value), 0..3)
+        .prop_map(|pairs| Attributes::from_pairs(pairs.into_iter().map(|(name, value)| (name.to_owned(), value))))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn memory_log_and_oracle_agree(
+        all in prop::collection::vec((attributes(), 1..3u32, 0..3u64), 1..40),
+        queries in prop::collection::vec(query(), 1..5),
+        (from, until) in (0..60u64, 0..60u64),
+        restart: bool,
+    ) {
+        block_on(async {
+            let big = Settings { segment_bytes: 600, ..Settings::default() };
+            let (hot, cold) = (SimDisk::default(), SimDisk::default());
+            let (clock, other) = (Arc::new(HandClock::default()), Arc::new(HandClock::default()));
+            let mut stores = [open(&hot, &clock, big.clone()), open(&cold, &other, Settings { memory_bytes: 400, ..big.clone() })];
+            let mut accepted: Vec<Report> = Vec::new();
+            for (attributes, project, secs) in all {
+                clock.advance(secs);
+                other.advance(secs);
+                for (at, store) in stores.iter().enumerate() {
+                    let new = NewReport { id: None, attributes: attributes.clone(), raw: vec![1; 100], attachments: Vec::new() };
+                    let receipt = store.append(ProjectId(project), new).await.expect("taken");
+                    let row = Report { project: ProjectId(project), tx: receipt.tx, stamp: receipt.stamp, attributes: attributes.clone() };
+                    if at == 0 {
+                        accepted.push(row);
+                    } else {
+                        assert_eq!(Some(&row), accepted.last(), "both stamp alike");
+                    }
+                }
+            }
+            if restart {
+                drop(stores);
+                stores = [open(&hot, &clock, big.clone()), open(&cold, &other, Settings { memory_bytes: 400, ..big })];
+            }
+            let span = Stamp::from_secs(START + from)..Stamp::from_secs(START + until);
+            let within: Vec<&Report> = accepted.iter().filter(|row| row.project == PROJECT && span.contains(&row.stamp)).collect();
+            for store in &stores {
+                let tables = store.evaluate(PROJECT, span.clone(), &queries.iter().collect::<Vec<_>>()).expect("readable");
+                for (table, query) in tables.into_iter().zip(&queries) {
+                    assert_eq!(table.expect("few groups"), oracle::evaluate(within.iter().copied(), query));
+                }
+                assert_eq!(store.accepted(PROJECT, span.clone()).expect("readable"), within.len() as u64);
+                for row in &within {
+                    assert_eq!(&&store.report(PROJECT, row.tx).expect("readable").expect("there").report, row);
+                }
+            }
+        });
+    }
+}
