@@ -14,7 +14,7 @@ demo: ## build and run with made-up crash reports, until Ctrl-C
 	$(CARGO) run --locked --profile test --package server --bin crashmeter -- serve --demo
 
 test: test-tools ## install what the tests need and run them all
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 
 test-tools: ## install real metric stores and SDKs for the tests
 	scripts/install-test-tools
