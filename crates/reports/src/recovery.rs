@@ -209,7 +209,7 @@ impl Start<'_> {
         let path = aside.join(format!("{}-{offset}-{:08x}.bin", name.with(""), crc32c::crc32c(rubbish)));
         let work = || {
             self.disk.create_folder(&aside)?;
-            if self.disk.length(&path)? != Some(rubbish.len() as u64) {
+            if self.disk.length(&path)?.is_none() {
                 write_whole(self.disk, &path, rubbish)?;
             }
             self.disk.sync_folder(&aside)

@@ -127,6 +127,32 @@ fn everything_below_the_durable_stamp_is_visible_and_ticks_move_it() {
 }
 
 #[test]
+fn commits_have_stamps_of_their_own_although_the_clock_stands_still() {
+    block_on(async {
+        let reports = open(&SimDisk::default(), &Arc::default(), SMALL);
+        let mut last = Stamp::ZERO;
+        for _ in 0..3 {
+            let receipt = reports.append(PROJECT, report(None, &[])).await.expect("taken");
+            assert!(receipt.stamp > last, "what was durable at the last stamp is complete");
+            last = receipt.stamp;
+        }
+    });
+}
+
+#[test]
+fn a_dropped_store_has_let_go_of_the_disk() {
+    block_on(async {
+        let disk: Arc<dyn crate::Disk> = Arc::new(SimDisk::default());
+        for _ in 0..50 {
+            let (reports, _) =
+                Reports::open(Path::new("/data"), disk.clone(), Arc::new(HandClock::default()), Stamp::ZERO, SMALL).expect("opens");
+            Arc::new(reports).append(PROJECT, report(None, &[])).await.expect("taken");
+            assert_eq!(Arc::strong_count(&disk), 1, "the writer has ended");
+        }
+    });
+}
+
+#[test]
 fn late_attachments_have_their_own_numbers_and_survive() {
     block_on(async {
         let (disk, clock) = (SimDisk::default(), Arc::default());

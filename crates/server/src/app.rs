@@ -29,7 +29,7 @@ pub(crate) struct App {
     pub(crate) egress: EgressPolicy,
     /// Counted in KiB.
     pub(crate) inflight: Arc<Semaphore>,
-    pub(crate) queries: Semaphore,
+    pub(crate) queries: Arc<Semaphore>,
     pub(crate) started: std::time::Instant,
 }
 
@@ -56,7 +56,7 @@ impl App {
             universe: parts.universe,
             egress: parts.egress,
             inflight: Arc::new(Semaphore::new(INFLIGHT_BYTES >> 10)),
-            queries: Semaphore::new(QUERIES),
+            queries: Arc::new(Semaphore::new(QUERIES)),
             started: std::time::Instant::now(),
         }
     }

@@ -92,13 +92,13 @@ struct Serve {
     #[arg(long, default_value = "127.0.0.1:6098", env = "CRASHMETER_LISTEN")]
     listen: String,
     /// The URL under which people and SDKs reach this server.
-    #[arg(long, env = "CRASHMETER_PUBLIC_URL")]
+    #[arg(long, env = "CRASHMETER_PUBLIC_URL", value_parser = http_url)]
     public_url: Option<Url>,
     /// Private network that metric stores may be in, such as 10.1.0.0/16; may be repeated.
     #[arg(long, value_name = "CIDR")]
     allow_egress: Vec<IpNet>,
     /// Name of the universe in submission URLs.
-    #[arg(long, default_value = "main")]
+    #[arg(long, default_value = "main", value_parser = universe)]
     universe: String,
     /// Make a project with metrics and a Prometheus store, and submit realistic reports.
     #[arg(long)]
@@ -114,7 +114,7 @@ struct Serve {
 #[derive(Parser)]
 struct Server {
     /// The running server.
-    #[arg(long, env = "CRASHMETER_URL", default_value = "http://127.0.0.1:6098")]
+    #[arg(long, env = "CRASHMETER_URL", default_value = "http://127.0.0.1:6098", value_parser = http_url)]
     url: Url,
     /// A token; by default the one in admin.token of the data folder.
     #[arg(long, env = "CRASHMETER_TOKEN", hide_env_values = true)]
@@ -122,6 +122,19 @@ struct Server {
     /// The server's data folder, to read admin.token from.
     #[arg(long, env = "CRASHMETER_DATA", default_value = "crashmeter-data")]
     data: PathBuf,
+}
+
+/// An address that others can be given: `crash.example.com:6098` would be read as a scheme.
+fn http_url(text: &str) -> Result<Url, String> {
+    let url =
+        Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && url.query().is_none());
+    url.ok_or_else(|| format!("must be a whole address such as http://{}", text.split("://").last().unwrap_or("crashes.example.com")))
+}
+
+/// A piece of every submission URL.
+fn universe(text: &str) -> Result<String, String> {
+    let legal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if legal { Ok(text.to_owned()) } else { Err("must be letters, digits, - and _".to_owned()) }
 }
 
 type Outcome = Result<ExitCode, Box<dyn Error>>;
@@ -400,6 +413,21 @@ async fn audit(server: &Server, as_json: bool) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_whole() {
+        for (text, legal) in [
+            ("http://a:1", true),
+            ("https://a/b", true),
+            ("a:1", false),
+            ("a.example:6098", false),
+            ("ftp://a", false),
+            ("http://a?b", false),
+        ] {
+            assert_eq!(http_url(text).is_ok(), legal, "{text}");
+        }
+        assert!(universe("main-2").is_ok() && universe("a/b").is_err() && universe("").is_err());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

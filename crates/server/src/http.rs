@@ -6,14 +6,17 @@ use axum::extract::ConnectInfo;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower::Service;
 
-/// Connections at one time; a further one waits in the kernel's queue until one ends.
+/// Most connections at one time; a further one waits in the kernel's queue until one ends.
 const CONNECTIONS: usize = 4_096;
+/// Open files that connections leave to the log, the catalog and the stores.
+const RESERVED_FILES: u64 = 256;
 /// Bytes of request line and headers together (reliability 5.3).
 const HEADER_BYTES: usize = 16 << 10;
 /// How long a client may take to send its headers, also on an idle kept-alive connection.
@@ -23,9 +26,13 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// Serves until `stop` turns true, then lets open requests end.
 pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = connections();
+    let slots = Arc::new(Semaphore::new(connections));
     loop {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
+            () = told(&mut stop) => break,
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = told(&mut stop) => break,
@@ -73,10 +80,20 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
             }
         });
     }
-    let all_free = slots.acquire_many_owned(CONNECTIONS as u32);
+    let all_free = slots.acquire_many_owned(connections as u32);
     if tokio::time::timeout(DRAIN, all_free).await.is_err() {
         tracing::warn!("stopped with requests still open; what was not acknowledged may be sent again");
     }
+}
+
+/// How many connections fit: strangers must never use up the files that the log needs. Raises the soft limit first.
+fn connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let files = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    // No limit at all is none for us either.
+    let free = files.unwrap_or(u64::MAX).saturating_sub(RESERVED_FILES).max(16);
+    usize::try_from(free).unwrap_or(usize::MAX).min(CONNECTIONS)
 }
 
 /// Waits for the word to stop; its sender being gone is one.

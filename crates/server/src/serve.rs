@@ -85,7 +85,11 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
 
     let listener = TcpListener::bind(&options.listen).await.map_err(|error| ServeError::Listen(options.listen.clone(), error))?;
     let address = listener.local_addr().map_err(|error| ServeError::Listen(options.listen.clone(), error))?;
-    let public_url = options.public_url.unwrap_or_else(|| Url::parse(&format!("http://{address}")).expect("an address makes a URL"));
+    let public_url = options.public_url.unwrap_or_else(|| {
+        // "Every address" is none that a client could be given.
+        let shown = if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() };
+        Url::parse(&format!("http://{shown}")).expect("an address makes a URL")
+    });
     let egress = EgressPolicy { allowed: options.allow_egress, own: vec![address] };
     let intake = Arc::new(Intake::default());
     let source = Arc::new(Source { reports: reports.clone(), intake: intake.clone() });

@@ -15,6 +15,7 @@ use model::{Period, Problem, ProjectId, Secret};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 use std::collections::BTreeMap;
+use std::ops::Not;
 use std::sync::Arc;
 
 /// Default and longest horizon (design.md 2): 72 h.
@@ -96,12 +97,14 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, caller: Caller, Path(pat
 /// Stops sending; points go on becoming due.
 #[utoipa::path(post, path = "/api/v1/projects/{project}/metric-stores/{store}/pause", params(("project" = String, Path), ("store" = String, Path)), responses((status = 204)))]
 pub(crate) async fn pause(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+    needs_push(&caller, &path)?;
     change(&app, &caller, &path, |app, project, name, actor, now| app.catalog.pause_store(project, name, true, actor, now)).await
 }
 
 /// Goes on sending, oldest window first.
 #[utoipa::path(post, path = "/api/v1/projects/{project}/metric-stores/{store}/resume", params(("project" = String, Path), ("store" = String, Path)), responses((status = 204)))]
 pub(crate) async fn resume(State(app): State<Arc<App>>, caller: Caller, Path(path): Path<(String, String)>) -> Result<StatusCode, Refusal> {
+    needs_push(&caller, &path)?;
     change(&app, &caller, &path, |app, project, name, actor, now| app.catalog.pause_store(project, name, false, actor, now)).await
 }
 
@@ -275,6 +278,15 @@ fn pull_state(last_read: Option<u64>, now: u64, period: Period) -> &'static str 
         Some(at) if now.saturating_sub(at) > 3 * u64::from(period.secs()) => "not-read",
         Some(_) => "read",
     }
+}
+
+/// Only what we send can be held back; a page is there for whoever reads it.
+fn needs_push(caller: &Caller, path: &(String, String)) -> Result<(), Refusal> {
+    let store = find(caller, path, Scope::Edit)?;
+    if ::adapters::is_push(&store.newest().settings.adapter) {
+        return Ok(());
+    }
+    Err(Refusal::invalid("store", "is read by URL, so there is nothing to pause; set enabled to false to stop its page"))
 }
 
 fn find(caller: &Caller, (project, name): &(String, String), scope: Scope) -> Result<Store, Refusal> {
@@ -463,11 +475,13 @@ fn check_target(app: &App, adapter: &Adapter) -> Option<Problem> {
 fn check_kept_secrets(known: Option<&Store>, name: &str, parsed: &Adapter, edits: &SecretEdits) -> Vec<Problem> {
     let Some(known) = known else { return Vec::new() };
     let before = Adapter::parse(name, &known.fields(known.newest()));
-    let address = |adapter: &Adapter| adapter.as_push().map(|push| push.address()).map(|(_, host, _)| host);
-    let moved = before.is_ok_and(|before| address(&before) != address(parsed));
+    let address = |adapter: &Adapter| adapter.as_push().map(|push| push.target());
+    let moved = before.is_ok_and(|before| address(&before) == address(parsed)).not();
     let kept = known.adapter_secrets().filter(|(field, _)| !edits.contains_key(*field));
     kept.filter(|_| moved)
-        .map(|(field, _)| Problem::new(field.clone(), "give it again: the host has changed, and a stored secret goes to no other host"))
+        .map(|(field, _)| {
+            Problem::new(field.clone(), "give it again: scheme, host or port has changed, and a stored secret goes to no other place")
+        })
         .collect()
 }
 

@@ -13,9 +13,10 @@ mod submit;
 mod tokens;
 
 use crate::app::App;
+use crate::reply::Refusal;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use std::sync::Arc;
@@ -51,6 +52,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/adapters", get(adapters::list))
+        .fallback(|| async { Refusal::missing("such address in the API; /api/openapi.json lists them") })
+        .method_not_allowed_fallback(|| async {
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "", "this address takes other methods; /api/openapi.json lists them")
+        })
         .layer(DefaultBodyLimit::max(API_BODY_BYTES));
     Router::new()
         .route("/", get(home::page))

@@ -42,6 +42,9 @@ pub(crate) fn check_name(field: &str, name: &str) -> Result<(), Refusal> {
     if name.is_empty() || name.len() > NAME_BYTES {
         return Err(Refusal::invalid(field, format!("a name has 1 to {NAME_BYTES} bytes")));
     }
+    if matches!(name, "." | "..") || name.contains('/') {
+        return Err(Refusal::invalid(field, "a name is no path: it holds no slash and is neither . nor .."));
+    }
     if name.trim() != name || name.chars().any(char::is_control) {
         return Err(Refusal::invalid(field, "a name has no control characters and no blanks at its ends"));
     }

@@ -45,8 +45,11 @@ async fn page(app: &Arc<App>, store: &Store, peer: SocketAddr, method: &Method, 
         let challenge = [(header::WWW_AUTHENTICATE, pull.challenge())];
         return Ok((StatusCode::UNAUTHORIZED, challenge, "the user name, password or token is wrong\n").into_response());
     }
+    if !newest.settings.enabled {
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, "this store is disabled\n").into_response());
+    }
     let page = app.export.page(store).await?;
-    let Some(page) = page.filter(|_| newest.settings.enabled) else {
+    let Some(page) = page else {
         let retry = [(header::RETRY_AFTER, newest.settings.period.secs().to_string())];
         return Ok(
             (StatusCode::SERVICE_UNAVAILABLE, retry, "no window is sealed yet; the first page comes after one period\n").into_response()

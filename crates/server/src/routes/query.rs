@@ -72,14 +72,19 @@ pub(crate) async fn run(
     if limit == 0 || limit > ROWS {
         return Err(Refusal::invalid("limit", format!("must be 1 to {ROWS}")));
     }
-    let _slot = app
+    let slot = app
         .queries
-        .try_acquire()
+        .clone()
+        .try_acquire_owned()
         .map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "", "other queries are running; try again soon"))?;
     let (reports, query) = (app.reports.clone(), parsed.query.clone());
-    let table = tokio::task::spawn_blocking(move || reports.evaluate(project.id, from..to, &[&query]))
-        .await
-        .expect("a panic in a query stops the request");
+    let table = tokio::task::spawn_blocking(move || {
+        // Whoever asked may hang up; the scan goes on, and counts until it has ended.
+        let _slot = slot;
+        reports.evaluate(project.id, from..to, &[&query])
+    })
+    .await
+    .expect("a panic in a query stops the request");
     let mut table = match table.map(|mut tables| tables.pop()) {
         Ok(Some(Ok(table))) => table,
         Ok(Some(Err(error))) => return Err(Refusal::invalid("query", error.to_string())),

@@ -120,8 +120,15 @@ fn project_of(app: &App, target: &Target) -> Result<ProjectId, Refused> {
         (Scope::Submit, Some(project)) => Ok(project),
         // People's tools send their own token and name the project.
         (Scope::Edit | Scope::Admin, bound) => {
+            let nameless = || {
+                Refused::new(
+                    StatusCode::FORBIDDEN,
+                    "unknown_token",
+                    "project: is missing or not yours; a person's token needs project=<name>",
+                )
+            };
             let named = parameter(&target.query, "project").and_then(|name| snapshot.project(name)).map(|project| project.id);
-            named.filter(|named| bound.is_none_or(|bound| bound == *named)).ok_or_else(unknown)
+            named.filter(|named| bound.is_none_or(|bound| bound == *named)).ok_or_else(nameless)
         }
         _ => Err(unknown()),
     }
@@ -130,13 +137,14 @@ fn project_of(app: &App, target: &Target) -> Result<ProjectId, Refused> {
 async fn accept(app: &Arc<App>, project: ProjectId, target: Target, request: Request) -> Result<Json_, Refused> {
     let headers = request.headers().clone();
     let (body, memory) = read_body(app, request.into_body()).await?;
-    let large = body.len() >= LARGE_BODY;
+    // How large a compressed body is shows only when it is inflated.
+    let large = body.len() >= LARGE_BODY || headers.contains_key(header::CONTENT_ENCODING);
     let (app, shared) = (app.clone(), app.clone());
-    let read = move || {
-        let _memory = &memory;
-        read_submission(&shared, &target, &headers, &body)
-    };
-    let work = if large { tokio::task::spawn_blocking(read).await.expect("a panic while parsing stops the request") } else { read() }?;
+    let read = move || read_submission(&shared, &target, &headers, &body);
+    let (work, _inflated) =
+        if large { tokio::task::spawn_blocking(read).await.expect("a panic while parsing stops the request") } else { read() }?;
+    // The bytes are held until they are stored, and so is their share of the memory.
+    let _memory = memory;
     match work {
         Work::Report { report, sync } => {
             let size = report.raw.len();
@@ -166,9 +174,15 @@ enum Work {
     Late { object: String, attachment: model::NewAttachment },
 }
 
-fn read_submission(app: &App, target: &Target, headers: &HeaderMap, body: &[u8]) -> Result<Work, Refused> {
+fn read_submission(app: &App, target: &Target, headers: &HeaderMap, body: &[u8]) -> Result<(Work, Option<OwnedSemaphorePermit>), Refused> {
     let encoding = headers.get_all(header::CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
+    let compressed = body.len();
     let body = ingest::inflate(&encoding, body, &app.limits)?;
+    let more_kib = (body.len().saturating_sub(compressed) * 2) >> 10;
+    let inflated = match more_kib {
+        0 => None,
+        kib => Some(app.inflight.clone().try_acquire_many_owned(kib as u32).map_err(|_| busy())?),
+    };
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let format = match &target.format {
         Some(word) => Format::read(word)?,
@@ -178,10 +192,10 @@ fn read_submission(app: &App, target: &Target, headers: &HeaderMap, body: &[u8])
     };
     let submission = Submission { format, content_type, query: &target.query, body: &body };
     if let Some(object) = submission.late_object() {
-        return Ok(Work::Late { object: object.to_owned(), attachment: ingest::parse_late(&submission, &app.limits)? });
+        return Ok((Work::Late { object: object.to_owned(), attachment: ingest::parse_late(&submission, &app.limits)? }, inflated));
     }
     let parsed = ingest::parse(&submission, &app.limits)?;
-    Ok(Work::Report { report: parsed.report, sync: parsed.options.sync })
+    Ok((Work::Report { report: parsed.report, sync: parsed.options.sync }, inflated))
 }
 
 /// Reads the body within the limits, holding permits for the bytes until they are parsed.
@@ -194,7 +208,6 @@ async fn read_body(app: &Arc<App>, body: Body) -> Result<(Vec<u8>, Option<OwnedS
             format!("the body is larger than {limit} bytes; send fewer or smaller attachments"),
         )
     };
-    let busy = || Refused::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many submissions are being read; try again soon");
     let read = async {
         let mut body = body;
         let (mut bytes, mut held): (Vec<u8>, Option<OwnedSemaphorePermit>) = (Vec::new(), None);
@@ -221,6 +234,10 @@ async fn read_body(app: &Arc<App>, body: Body) -> Result<(Vec<u8>, Option<OwnedS
     };
     let late = || Refused::new(StatusCode::REQUEST_TIMEOUT, "timed_out", format!("the body took longer than {} s", BODY_TIMEOUT.as_secs()));
     tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(|_| late())?
+}
+
+fn busy() -> Refused {
+    Refused::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many submissions are being read; try again soon")
 }
 
 /// Exactly 200 with `_rxid` is success to every SDK; `_mod_sync` asks for more.
