@@ -230,6 +230,8 @@ impl Store {
     fn takes_over(&self, at: usize) -> (Stamp, Stamp) {
         let begins = self.revisions[at].begins;
         let Some(before) = at.checked_sub(1) else { return (begins, begins) };
+        // An edit while a change of period still waits for its boundary waits with it.
+        let begins = begins.max(self.takes_over(before).1);
         let (old, new) = (self.revisions[before].settings.period, self.revisions[at].settings.period);
         if old == new {
             return (begins, begins);
@@ -313,6 +315,14 @@ mod tests {
         let windows = due(&store(&[(0, 10), (41, 60)]));
         assert!(windows.windows(2).all(|pair| pair[0].0 + u64::from(pair[0].1) == pair[1].0), "the windows tile: {windows:?}");
         assert_eq!(windows[4..8], [(40, 10), (50, 10), (60, 60), (120, 60)]);
+    }
+
+    #[test]
+    fn an_edit_while_a_change_of_period_waits_makes_no_hole() {
+        for revisions in [&[(0, 10), (41, 60), (43, 60)][..], &[(0, 60), (61, 10), (65, 10)]] {
+            let windows = due(&store(revisions));
+            assert!(windows.windows(2).all(|pair| pair[0].0 + u64::from(pair[0].1) == pair[1].0), "{revisions:?}: {windows:?}");
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn append(folder: &std::path::Path) -> f64 {
             report
         })
         .collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let queue = Arc::new(std::sync::Mutex::new(prepared));
     let began = Instant::now();
     runtime.block_on(async {
