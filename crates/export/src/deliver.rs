@@ -164,8 +164,10 @@ impl<S: ReportSource> Courier<S> {
             {
                 running.entry(store.id).or_insert_with(|| tasks.spawn(self.clone().serve(store.id)));
             }
-            if changes.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                // Only a deleted store's task ends by itself; one that panicked begins again.
+                Some(_) = tasks.join_next() => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         }
     }
@@ -354,8 +356,11 @@ impl<S: ReportSource> Courier<S> {
             if batch.points.len() as u64 != due {
                 return Err(CatalogError::Damaged("count of points due"));
             }
-            let adapter =
-                Adapter::parse(&revision.settings.adapter, &store.fields(revision)).map_err(|_| CatalogError::Damaged("store setting"))?;
+            // Fields of then may not go with the secrets of now, after a change of login: the settings of now then encode as well.
+            let newest = store.newest();
+            let adapter = Adapter::parse(&revision.settings.adapter, &store.fields(revision))
+                .or_else(|_| Adapter::parse(&newest.settings.adapter, &store.fields(newest)))
+                .map_err(|_| CatalogError::Damaged("store setting"))?;
             let push = adapter.as_push().ok_or(CatalogError::Damaged("store setting"))?;
             let encoded = push.encode(&batch);
             let pending = Pending::new(encoded.payloads);

@@ -101,6 +101,7 @@ impl<S: ReportSource> Sealer<S> {
         loop {
             let snapshot = self.catalog.snapshot();
             let mut next: Option<(ProjectId, Window)> = None;
+            let mut unsealed_from: Option<Stamp> = None;
             for ((project, period), changes) in snapshot.grids() {
                 let position = match self.positions.get(&(project, period)) {
                     Some(position) => *position,
@@ -111,6 +112,7 @@ impl<S: ReportSource> Sealer<S> {
                     }
                 };
                 let window = next_window(&snapshot, project, period, position, &changes);
+                unsealed_from = [unsealed_from, window.map(Window::start)].into_iter().flatten().min();
                 next = [next, window.map(|window| (project, window))]
                     .into_iter()
                     .flatten()
@@ -118,7 +120,7 @@ impl<S: ReportSource> Sealer<S> {
             }
             let Some((project, window)) = next else { return Ok(None) };
             if window.end() > closed {
-                self.source.pin(window.start());
+                self.source.pin(unsealed_from.unwrap_or_else(|| window.start()));
                 self.drop_points(&snapshot, closed)?;
                 return Ok(Some(window.end()));
             }
