@@ -9,18 +9,10 @@ const STORE_LABEL: &str = "store";
 /// A metric sealed in a window, with what it was sealed by.
 pub(crate) type Sealed<'a> = (&'a Metric, &'a MetricRevision, &'a SealedMetric);
 
-/// What a push store gets for a window.
-pub(crate) fn batch(
-    project: &str,
-    store: &Store,
-    settings: &StoreSettings,
-    window: Window,
-    facts: &WindowFacts,
-    metrics: &[Sealed<'_>],
-) -> Batch {
-    let values = page(project, store, settings, window, facts, metrics).series.into_iter();
-    let points = values.filter_map(|series| Some(Point { value: series.value?, series: series.series, shape: series.shape }));
-    Batch { window, points: points.collect() }
+/// What a push store gets of a page: its values. Counters are for those who read.
+pub(crate) fn batch(page: Page) -> Batch {
+    let points = page.series.into_iter().filter_map(|one| Some(Point { value: one.value?, series: one.series, shape: one.shape }));
+    Batch { window: page.window, points: points.collect() }
 }
 
 /// What a pull store shows for a window: health first, then each metric's series in key order.

@@ -6,6 +6,7 @@
 use crate::backoff::{Backoff, PROBE};
 use crate::batch;
 use crate::pending::{Next, Pending};
+use crate::pull;
 use crate::send::{Door, Failure};
 use crate::source::ReportSource;
 use adapters::{Adapter, Verdict};
@@ -381,16 +382,8 @@ pub(crate) fn sealed_batch(
     revision: &StoreRevision,
     window: Window,
 ) -> Result<Batch, CatalogError> {
-    let facts = catalog.window_facts(store.project, window)?.ok_or(CatalogError::Damaged("sealed window"))?;
-    let project = snapshot.projects.iter().find(|project| project.id == store.project).map_or("", |project| &project.name);
-    let due: Vec<_> = snapshot.metrics_due(store.project, window, &revision.settings.sets).collect();
-    let mut sealed = Vec::with_capacity(due.len());
-    for (metric, metric_revision) in &due {
-        sealed.push((*metric, *metric_revision, catalog.sealed_metric(metric_revision.id, window)?));
-    }
-    let sealed: Vec<batch::Sealed<'_>> =
-        sealed.iter().filter_map(|(metric, revision, sealed)| Some((*metric, *revision, sealed.as_ref()?))).collect();
-    Ok(batch::batch(project, store, &revision.settings, window, &facts, &sealed))
+    let page = pull::sealed_page(catalog, snapshot, store, revision, window)?.ok_or(CatalogError::Damaged("sealed window"))?;
+    Ok(batch::batch(page))
 }
 
 /// Why a window may no longer be sent, or `None`.

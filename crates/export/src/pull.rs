@@ -2,8 +2,8 @@
 
 use crate::batch;
 use crate::deliver::blocking;
-use catalog::{Catalog, CatalogError, Snapshot, Store, StoreId};
-use model::{Page, Stamp};
+use catalog::{Catalog, CatalogError, Snapshot, Store, StoreId, StoreRevision};
+use model::{Page, Stamp, Window};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,8 +49,20 @@ fn newest_page(
     {
         return Ok(Some((version, page)));
     }
-    let Some(facts) = catalog.window_facts(store.project, window)? else { return Ok(None) };
     let Some(revision) = store.in_force(window.start()) else { return Ok(None) };
+    let page = sealed_page(catalog, snapshot, store, revision, window)?;
+    Ok(page.map(|page| (snapshot.version, Arc::new(page))))
+}
+
+/// A sealed window as a store gets it; `None` when the window is not sealed.
+pub(crate) fn sealed_page(
+    catalog: &Catalog,
+    snapshot: &Snapshot,
+    store: &Store,
+    revision: &StoreRevision,
+    window: Window,
+) -> Result<Option<Page>, CatalogError> {
+    let Some(facts) = catalog.window_facts(store.project, window)? else { return Ok(None) };
     let project = snapshot.projects.iter().find(|project| project.id == store.project).map_or("", |project| &project.name);
     let mut sealed = Vec::new();
     for (metric, metric_revision) in snapshot.metrics_due(store.project, window, &revision.settings.sets) {
@@ -58,6 +70,5 @@ fn newest_page(
     }
     let sealed: Vec<batch::Sealed<'_>> =
         sealed.iter().filter_map(|(metric, revision, sealed)| Some((*metric, *revision, sealed.as_ref()?))).collect();
-    let page = batch::page(project, store, &revision.settings, window, &facts, &sealed);
-    Ok(Some((snapshot.version, Arc::new(page))))
+    Ok(Some(batch::page(project, store, &revision.settings, window, &facts, &sealed)))
 }

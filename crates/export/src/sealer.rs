@@ -206,7 +206,7 @@ impl<S: ReportSource> Sealer<S> {
             }
             let of_store: Vec<_> = by_name.iter().filter(|(metric, ..)| revision.settings.sets.contains(&metric.set)).copied().collect();
             // Names do not change how many points there are, so any project name gives the same count.
-            let points = batch::batch("", store, &revision.settings, window, &sealed.facts, &of_store).points.len();
+            let points = batch::batch(batch::page("", store, &revision.settings, window, &sealed.facts, &of_store)).points.len();
             sealed.due.push((store.id, points as u64));
         }
         let now = self.source.now();
