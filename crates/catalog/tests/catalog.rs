@@ -26,7 +26,7 @@ fn fixture() -> Fixture {
 
 fn draft(attribute: &str) -> MetricDraft {
     let aggregates = vec![Aggregate { op: AggregateOp::Max, attribute: attribute.into() }];
-    MetricDraft { query: Query { filter: vec![], group: vec![], aggregates }, zero_for: None, series_budget: 10 }
+    MetricDraft { query: Query { aggregates, ..Query::default() }, zero_for: None, series_budget: 10 }
 }
 
 fn store_draft(period: u32, secrets: &[(&str, Option<&str>)]) -> StoreDraft {

@@ -5,10 +5,10 @@
 
 use crate::batch;
 use crate::deliver;
-use crate::series::{Rules, SeriesState};
+use crate::series::{Folded, Rules, SeriesState};
 use crate::source::{ReportSource, SourceStopped, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricId, MetricRevision, SealedMetric, SealedWindow, Snapshot, WindowFacts};
-use model::{Period, ProjectId, Query, Stamp, Window};
+use model::{Period, ProjectId, Query, Stamp, Table, Window};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,15 +160,20 @@ impl<S: ReportSource> Sealer<S> {
         };
         let mut changed: Vec<(MetricId, SeriesState)> = Vec::new();
         for ((metric, revision), table) in metrics.iter().zip(tables) {
+            let rules = Rules {
+                query: &revision.query,
+                zero_for_secs: revision.zero_for.unwrap_or_else(|| (3 * u64::from(window.period().secs())).max(3600)),
+                series_budget: revision.series_budget,
+            };
+            let source = self.source.clone();
+            let state = self.state(metric.id, window.period())?;
+            let table = match table {
+                Ok(table) => fold(source.as_ref(), project, window, &table, state, &rules)?.map(|folded| (table, folded)),
+                Err(reason) => Err(reason),
+            };
             let one = match table {
-                Ok(table) => {
-                    let state = self.state(metric.id, window.period())?;
-                    let rules = Rules {
-                        query: &revision.query,
-                        zero_for_secs: revision.zero_for.unwrap_or_else(|| (3 * u64::from(window.period().secs())).max(3600)),
-                        series_budget: revision.series_budget,
-                    };
-                    let step = state.step(&table, &rules, window);
+                Ok((table, folded)) => {
+                    let step = state.step(&table, folded.as_ref(), &rules, window);
                     if step.next != *state {
                         sealed.states.push((metric.id, step.next.encode()));
                         changed.push((metric.id, step.next));
@@ -251,6 +256,20 @@ impl<S: ReportSource> Sealer<S> {
         self.catalog.drop_points(now.secs().saturating_sub(horizon.max(POINTS_KEPT_SECS)))?;
         Ok(())
     }
+}
+
+/// Evaluates what is beyond a metric's budget as one group, when something is.
+fn fold(
+    source: &impl ReportSource,
+    project: ProjectId,
+    window: Window,
+    table: &Table,
+    state: &SeriesState,
+    rules: &Rules<'_>,
+) -> Result<Result<Option<Folded>, String>, Unreadable> {
+    let Some(kept) = state.kept(table, rules, window) else { return Ok(Ok(None)) };
+    let rest = source.rest(project, window, rules.query, &kept)?;
+    Ok(rest.map(|rest| Some(Folded { kept, rest })))
 }
 
 /// The next window of a grid in which some store is due, from the position on.

@@ -5,9 +5,9 @@
 
 use catalog::{SealedCell, SealedSeries, SeriesKey};
 use model::aggregate::NotExportable;
-use model::{Aggregate, Counter, Label, Partial, Query, Shape, Stamp, Table, Window};
+use model::{Aggregate, Cell, Counter, Key, Label, Query, Shape, Stamp, Table, TableRow, Window};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a counter stays on the page after its last report, in seconds (design: 24 h); then it is forgotten.
 const COUNTER_KEPT_SECS: u64 = 24 * 3600;
@@ -57,10 +57,19 @@ pub(crate) struct Step {
     pub(crate) next: SeriesState,
 }
 
+/// What is beyond a metric's budget in one window.
+#[derive(Debug)]
+pub(crate) struct Folded {
+    /// Groups that are series of their own.
+    pub(crate) kept: BTreeSet<Key>,
+    /// All other groups, evaluated as one.
+    pub(crate) rest: TableRow,
+}
+
 /// A group's reports in the window.
 struct Found<'a> {
     matched: u64,
-    partials: &'a [Partial],
+    cells: &'a [Cell],
 }
 
 impl SeriesState {
@@ -73,31 +82,33 @@ impl SeriesState {
         zstd::bulk::compress(&json, 1).expect("compressing into memory cannot fail")
     }
 
-    /// Seals one window: the table's groups take seats or are folded into `__other__`, silent series are zero-filled or retire.
-    pub(crate) fn step(&self, table: &Table, rules: &Rules<'_>, window: Window) -> Step {
-        let query = rules.query;
-        let mut memory: BTreeMap<SeriesKey, Memory> =
-            if self.group == query.group { self.series.iter().cloned().collect() } else { BTreeMap::new() };
-        retire(&mut memory, rules.zero_for_secs, window);
+    /// The groups that keep or take seats, when others have to be folded into `__other__`; `None` when all have seats.
+    pub(crate) fn kept(&self, table: &Table, rules: &Rules<'_>, window: Window) -> Option<BTreeSet<Key>> {
+        let memory = self.remembered(rules, window);
+        let rows: BTreeMap<SeriesKey, &TableRow> = table.rows.iter().map(|row| (series_key(&row.key), row)).collect();
+        let folded = choose_folded(&memory, &rows, rules.series_budget as usize);
+        (!folded.is_empty()).then(|| {
+            let kept = rows.into_iter().filter(|(key, _)| !folded.contains(key));
+            kept.map(|(_, row)| row.key.clone()).collect()
+        })
+    }
 
+    /// Seals one window: the table's groups are series, those beyond the budget are already in `rest`; silent series are
+    /// zero-filled or retire.
+    pub(crate) fn step(&self, table: &Table, folded: Option<&Folded>, rules: &Rules<'_>, window: Window) -> Step {
+        let query = rules.query;
+        let mut memory = self.remembered(rules, window);
         let mut found: BTreeMap<SeriesKey, Found<'_>> = BTreeMap::new();
         for row in &table.rows {
-            let key = row.key.iter().map(|value| value.clone().map_or(Label::Missing, Label::Text)).collect();
-            found.insert(key, Found { matched: row.matched, partials: &row.partials });
-        }
-        let folded_keys = choose_folded(&memory, &found, rules.series_budget as usize);
-        let mut other: Option<(u64, Vec<Partial>)> = None;
-        for key in &folded_keys {
-            let group = found.remove(key).expect("chosen from the found ones");
-            let (matched, partials) = other.get_or_insert_with(|| (0, query.aggregates.iter().map(Aggregate::start).collect()));
-            *matched += group.matched;
-            partials.iter_mut().zip(group.partials).for_each(|(sum, add)| sum.merge(add));
+            if folded.is_none_or(|folded| folded.kept.contains(&row.key)) {
+                found.insert(series_key(&row.key), Found { matched: row.matched, cells: &row.cells });
+            }
         }
         let own = found.values().map(|group| group.matched).sum();
-        let folded = other.as_ref().map_or(0, |(matched, _)| *matched);
-        if let Some((matched, partials)) = &other {
-            found.insert(vec![Label::Other; query.group.len()], Found { matched: *matched, partials });
+        if let Some(Folded { rest, .. }) = folded {
+            found.insert(vec![Label::Other; query.group.len()], Found { matched: rest.matched, cells: &rest.cells });
         }
+        let folded = folded.map_or(0, |folded| folded.rest.matched);
 
         // A series is remembered once a report was seen in it; the ungrouped one is there from its attachment.
         for (key, group) in &found {
@@ -114,7 +125,7 @@ impl SeriesState {
                 memory.live = true;
             }
             let cells = query.aggregates.iter().enumerate().map(|(at, aggregate)| {
-                let value = match group.map(|group| group.partials[at].point()) {
+                let value = match group.map(|group| group.cells[at].point()) {
                     Some(Ok(value)) => value,
                     Some(Err(NotExportable)) => {
                         left_out += 1;
@@ -131,6 +142,19 @@ impl SeriesState {
         let next = SeriesState { group: query.group.clone(), series: memory.into_iter().collect() };
         Step { series, own, folded, left_out, next }
     }
+}
+
+impl SeriesState {
+    /// The series as they stand at the window's start.
+    fn remembered(&self, rules: &Rules<'_>, window: Window) -> BTreeMap<SeriesKey, Memory> {
+        let mut memory = if self.group == rules.query.group { self.series.iter().cloned().collect() } else { BTreeMap::new() };
+        retire(&mut memory, rules.zero_for_secs, window);
+        memory
+    }
+}
+
+fn series_key(key: &Key) -> SeriesKey {
+    key.iter().map(|value| value.clone().map_or(Label::Missing, Label::Text)).collect()
 }
 
 impl Memory {
@@ -156,12 +180,12 @@ fn retire(memory: &mut BTreeMap<SeriesKey, Memory>, zero_for_secs: u64, window: 
 }
 
 /// Seats are kept by those who hold them; free ones go to the newcomers with most reports (ties by key). The rest is folded.
-fn choose_folded(memory: &BTreeMap<SeriesKey, Memory>, found: &BTreeMap<SeriesKey, Found<'_>>, budget: usize) -> Vec<SeriesKey> {
+fn choose_folded(memory: &BTreeMap<SeriesKey, Memory>, found: &BTreeMap<SeriesKey, &TableRow>, budget: usize) -> BTreeSet<SeriesKey> {
     let seated = memory.iter().filter(|(key, memory)| memory.live && !is_other(key)).count();
     let mut newcomers: Vec<(&SeriesKey, u64)> = found
         .iter()
         .filter(|(key, _)| !key.is_empty() && memory.get(*key).is_none_or(|memory| !memory.live))
-        .map(|(key, group)| (key, group.matched))
+        .map(|(key, row)| (key, row.matched))
         .collect();
     newcomers.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
     newcomers.into_iter().skip(budget.saturating_sub(seated)).map(|(key, _)| key.clone()).collect()
@@ -174,15 +198,15 @@ fn is_other(key: &SeriesKey) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{AggregateOp, Period, TableRow};
+    use model::{AggregateOp, Period, Value};
     use proptest::prelude::*;
 
     fn query(group: &[&str]) -> Query {
         let aggregate = |op, attribute: &str| Aggregate { op, attribute: attribute.into() };
         Query {
-            filter: Vec::new(),
             group: group.iter().map(|&name| name.to_owned()).collect(),
             aggregates: vec![aggregate(AggregateOp::Count, "_tx"), aggregate(AggregateOp::Max, "age")],
+            ..Query::default()
         }
     }
 
@@ -190,9 +214,19 @@ mod tests {
         let rows = groups.iter().map(|(name, reports)| TableRow {
             key: vec![if name.is_empty() { None } else { Some((*name).to_owned()) }],
             matched: *reports,
-            partials: vec![Partial::Count(*reports), Partial::Max(Some(model::Number::Whole(7)))],
+            cells: vec![Cell::Scalar(Some(Value::from(*reports))), Cell::Scalar(Some(Value::Int(7)))],
         });
         Table { matched: groups.iter().map(|group| group.1).sum(), rows: rows.collect() }
+    }
+
+    /// Steps as the sealer does: what has no seat is one row.
+    fn step(state: &SeriesState, table: &Table, rules: &Rules<'_>, window: Window) -> Step {
+        let folded = state.kept(table, rules, window).map(|kept| {
+            let matched = table.rows.iter().filter(|row| !kept.contains(&row.key)).map(|row| row.matched).sum();
+            let cells = vec![Cell::Scalar(Some(Value::from(matched))), Cell::Scalar(Some(Value::Int(7)))];
+            Folded { kept, rest: TableRow { key: Vec::new(), matched, cells } }
+        });
+        state.step(table, folded.as_ref(), rules, window)
     }
 
     fn window(at: u64) -> Window {
@@ -207,7 +241,7 @@ mod tests {
         let mut shown = Vec::new();
         for (at, groups) in windows.iter().enumerate() {
             let table = table(groups);
-            let step = state.step(&table, &rules, window(100 + at as u64));
+            let step = step(&state, &table, &rules, window(100 + at as u64));
             assert_eq!(step.own + step.folded, table.matched, "every report is in exactly one series");
             state = SeriesState::decode(&step.next.encode()).expect("its own encoding");
             assert_eq!(state, step.next);
@@ -256,16 +290,16 @@ mod tests {
         let rules = Rules { query: &query, zero_for_secs: 10, series_budget: 1000 };
         let empty = Table {
             matched: 0,
-            rows: vec![TableRow { key: vec![], matched: 0, partials: query.aggregates.iter().map(Aggregate::start).collect() }],
+            rows: vec![TableRow { key: vec![], matched: 0, cells: query.aggregates.iter().map(|one| one.start().cell()).collect() }],
         };
-        let step = SeriesState::default().step(&empty, &rules, window(1));
+        let step = step(&SeriesState::default(), &empty, &rules, window(1));
         assert_eq!(step.series.len(), 1);
         assert_eq!(
             step.series[0].cells[0],
             SealedCell { value: Some(0.0), counter: Some(Counter { total: 0.0, created: Stamp::from_secs(10) }) }
         );
         assert_eq!(step.series[0].cells[1].value, None);
-        let much_later = step.next.step(&empty, &rules, window(1_000_000));
+        let much_later = step.next.step(&empty, None, &rules, window(1_000_000));
         assert!(much_later.series[0].live);
     }
 
@@ -273,8 +307,8 @@ mod tests {
     fn another_group_by_is_another_set_of_series() {
         let (by_kind, by_host) = (query(&["kind"]), query(&["host"]));
         let rules = |query| Rules { query, zero_for_secs: 1000, series_budget: 10 };
-        let first = SeriesState::default().step(&table(&[("a", 1)]), &rules(&by_kind), window(1));
-        let second = first.next.step(&table(&[("h", 1)]), &rules(&by_host), window(2));
+        let first = step(&SeriesState::default(), &table(&[("a", 1)]), &rules(&by_kind), window(1));
+        let second = step(&first.next, &table(&[("h", 1)]), &rules(&by_host), window(2));
         assert_eq!(second.series.iter().map(|series| series.key.clone()).collect::<Vec<_>>(), [vec![Label::Text("h".into())]]);
     }
 
@@ -290,7 +324,7 @@ mod tests {
             for (at, groups) in windows.iter().chain(&quiet).enumerate() {
                 let groups: Vec<_> = groups.iter().map(|(name, n)| (name.as_str(), *n)).collect();
                 reports += groups.iter().map(|group| group.1 as f64).sum::<f64>();
-                let step = state.step(&table(&groups), &rules, window(at as u64));
+                let step = step(&state, &table(&groups), &rules, window(at as u64));
                 prop_assert!(step.series.iter().filter(|series| !is_other(&series.key)).count() <= budget as usize);
                 for series in &step.series {
                     let total = series.cells[0].counter.expect("additive").total;

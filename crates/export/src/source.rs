@@ -1,7 +1,8 @@
 //! The one small trait through which export sees reports. `reports` satisfies it (joined in `server`), a naive twin in tests,
 //! and a distributed engine could.
 
-use model::{ProjectId, Query, Stamp, Table, Window};
+use model::{Key, ProjectId, Query, Stamp, Table, TableRow, Window};
+use std::collections::BTreeSet;
 use std::future::Future;
 use tokio::sync::watch;
 
@@ -20,6 +21,11 @@ pub trait ReportSource: Send + Sync + 'static {
     /// Blocks; the same arguments always give the same answer. When the reports themselves cannot be read, nothing is sealed and
     /// the caller tries again.
     fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable>;
+
+    /// Evaluates one query over those reports of a closed window whose groups are not among those kept, as one group with an
+    /// empty key: what is folded beyond a metric's series budget, exact for every aggregate. Blocks.
+    fn rest(&self, project: ProjectId, window: Window, query: &Query, kept: &BTreeSet<Key>)
+    -> Result<Result<TableRow, String>, Unreadable>;
 
     /// Reports accepted in a closed window.
     fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable>;

@@ -6,7 +6,7 @@ use crate::sum::ExactSum;
 use crate::time::Stamp;
 use crate::value::{Number, Value};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// What is computed from the values of one attribute in a group: one scalar each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,10 +28,12 @@ pub enum AggregateOp {
     First,
     /// Value of the latest report by (stamp, number) that has one.
     Last,
+    /// How often each value occurs, as it is written: a list, so for Explore only and never for a metric.
+    Histogram,
 }
 
 impl AggregateOp {
-    /// Every aggregate, in the order in which pages offer them.
+    /// Every aggregate that is one scalar, in the order in which pages offer them.
     pub const ALL: [AggregateOp; 8] = {
         use AggregateOp::*;
         [Count, Unique, Min, Max, Sum, Mean, First, Last]
@@ -48,6 +50,7 @@ impl AggregateOp {
             AggregateOp::Mean => "mean",
             AggregateOp::First => "first",
             AggregateOp::Last => "last",
+            AggregateOp::Histogram => "histogram",
         }
     }
 
@@ -110,6 +113,7 @@ impl Aggregate {
             AggregateOp::Mean => Partial::Mean(ExactSum::default(), 0),
             AggregateOp::First => Partial::First(None),
             AggregateOp::Last => Partial::Last(None),
+            AggregateOp::Histogram => Partial::Histogram(BTreeMap::new()),
         }
     }
 }
@@ -133,6 +137,17 @@ pub enum Partial {
     First(Option<((Stamp, u64), Value)>),
     /// Latest value so far, with its place.
     Last(Option<((Stamp, u64), Value)>),
+    /// Occurrences of each written value.
+    Histogram(BTreeMap<String, u64>),
+}
+
+/// What a group comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// A scalar, or `None` where the group had no value to speak of. A sum beyond the range of floats is infinite.
+    Scalar(Option<Value>),
+    /// Written values and how often each occurs, in the order of their bytes.
+    Histogram(Vec<(String, u64)>),
 }
 
 impl Partial {
@@ -175,6 +190,7 @@ impl Partial {
                     *last = Some((place, value.clone()));
                 }
             }
+            Partial::Histogram(counts) => *counts.entry(value.written().into_owned()).or_default() += 1,
         }
     }
 
@@ -216,13 +232,16 @@ impl Partial {
                     *a = Some((*place, value.clone()));
                 }
             }
+            (Partial::Histogram(a), Partial::Histogram(b)) => {
+                b.iter().for_each(|(value, count)| *a.entry(value.clone()).or_default() += count);
+            }
             (one, other) => unreachable!("merging {one:?} with {other:?}"),
         }
     }
 
-    /// The scalar, or `None` where the group had no value to speak of. A sum beyond the range of floats is infinite.
-    pub fn value(&self) -> Option<Value> {
-        match self {
+    /// What the state comes to.
+    pub fn cell(&self) -> Cell {
+        let scalar = match self {
             Partial::Count(n) => Some(Value::from(*n)),
             Partial::Unique(values) => Some(Value::from(values.len() as u64)),
             Partial::Min(n) | Partial::Max(n) => n.map(value_of),
@@ -230,14 +249,27 @@ impl Partial {
             Partial::Mean(_, 0) => None,
             Partial::Mean(sum, addends) => Some(Value::Float(sum.total().float() / *addends as f64)),
             Partial::First(found) | Partial::Last(found) => found.as_ref().map(|(_, value)| value.clone()),
+            Partial::Histogram(counts) => return Cell::Histogram(counts.iter().map(|(value, count)| (value.clone(), *count)).collect()),
+        };
+        Cell::Scalar(scalar)
+    }
+}
+
+impl Cell {
+    /// The scalar; `None` also of a histogram.
+    pub fn scalar(&self) -> Option<&Value> {
+        match self {
+            Cell::Scalar(value) => value.as_ref(),
+            Cell::Histogram(_) => None,
         }
     }
 
-    /// The scalar as a finite number for export; `Err(())` when there is a value that is not one.
+    /// The scalar as a finite number for export.
     pub fn point(&self) -> Result<Option<f64>, NotExportable> {
-        match self.value() {
-            None => Ok(None),
-            Some(value) => {
+        match self {
+            Cell::Histogram(_) => Err(NotExportable),
+            Cell::Scalar(None) => Ok(None),
+            Cell::Scalar(Some(value)) => {
                 let number = value.number().map(Number::float).filter(|n| n.is_finite());
                 // -0 is written as 0 so that every store shows one zero.
                 number.map(|n| Some(n + 0.0)).ok_or(NotExportable)
@@ -280,7 +312,7 @@ mod tests {
             if at % 2 == 0 { &mut even } else { &mut odd }.add(&report, value.as_deref());
         }
         odd.merge(&even);
-        (whole.value(), odd.value())
+        (whole.cell().scalar().cloned(), odd.cell().scalar().cloned())
     }
 
     #[test]
@@ -325,15 +357,15 @@ mod tests {
     fn text_and_infinities_cannot_be_points() {
         let aggregate = Aggregate { op: AggregateOp::Last, attribute: "a".into() };
         let mut last = aggregate.start();
-        assert_eq!(last.point(), Ok(None));
+        assert_eq!(last.cell().point(), Ok(None));
         let text = report(1, Some("x".into()));
         last.add(&text, text.get("a").as_deref());
-        assert_eq!(last.point(), Err(NotExportable));
+        assert_eq!(last.cell().point(), Err(NotExportable));
         let mut sum = Aggregate { op: AggregateOp::Sum, attribute: "a".into() }.start();
         for tx in 1..=2 {
             let huge = report(tx, Some(Value::Float(f64::MAX)));
             sum.add(&huge, huge.get("a").as_deref());
         }
-        assert_eq!(sum.point(), Err(NotExportable));
+        assert_eq!(sum.cell().point(), Err(NotExportable));
     }
 }

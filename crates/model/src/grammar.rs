@@ -45,7 +45,7 @@ pub fn parse(json: &Json) -> Result<Parsed, Vec<Problem>> {
     let group = reader.group(object.get("group"));
     let aggregates = reader.fold(object.get("fold"));
     if reader.problems.is_empty() {
-        Ok(Parsed { query: Query { filter, group, aggregates }, warnings: reader.warnings })
+        Ok(Parsed { query: Query { filter, group, aggregates, derived: Vec::new() }, warnings: reader.warnings })
     } else {
         Err(reader.problems)
     }

@@ -4,7 +4,9 @@
 //! must agree on (how a value is compared, which window a stamp falls in, what `unique` counts) is decided here once.
 
 pub mod aggregate;
+pub mod derived;
 pub mod grammar;
+pub mod oracle;
 pub mod point;
 pub mod problem;
 pub mod query;
@@ -14,10 +16,11 @@ pub mod sum;
 pub mod time;
 pub mod value;
 
-pub use aggregate::{Aggregate, AggregateOp, Partial};
+pub use aggregate::{Aggregate, AggregateOp, Cell, Partial};
+pub use derived::{Derived, Function, Granularity};
 pub use point::{Batch, Counter, Label, Page, PageSeries, Point, Series, Shape};
 pub use problem::Problem;
-pub use query::{Condition, Operator, Query, Table, TableRow};
+pub use query::{Condition, Direction, Filter, Key, Operator, Query, Selected, Selection, Table, TableRow};
 pub use report::{Attachment, Attributes, NewAttachment, NewReport, ProjectId, Report, ReportId, Tx, aliases};
 pub use secret::Secret;
 pub use time::{Period, Stamp, Window};

@@ -1,22 +1,56 @@
 //! Queries and their answers. A query holds no time: which reports it sees is an argument of its evaluation, so a metric
 //! ignores the time frame of the page it was made on by type.
 
-use crate::aggregate::{Aggregate, Partial};
-use crate::report::Report;
+use crate::aggregate::{Aggregate, Cell};
+use crate::derived::{Derived, lookup};
+use crate::report::{Report, Tx};
 use crate::value::{Number, Value};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
 /// Which reports, grouped how, aggregated to what.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Query {
-    /// A report passes when every condition of at least one alternative holds; no alternatives: every report passes.
-    pub filter: Vec<Vec<Condition>>,
+    /// Which reports.
+    pub filter: Filter,
     /// Attributes to group by; none: one row for all.
     pub group: Vec<String>,
     /// One cell of each row.
     pub aggregates: Vec<Aggregate>,
+    /// Attributes computed for this query.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub derived: Vec<Derived>,
+}
+
+/// A report passes when every condition of at least one alternative holds; no alternatives: every report passes.
+pub type Filter = Vec<Vec<Condition>>;
+
+/// Which reports themselves, and what of them is shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    /// Which reports.
+    pub filter: Filter,
+    /// Attributes computed for this selection.
+    pub derived: Vec<Derived>,
+    /// Attributes shown.
+    pub columns: Vec<String>,
+    /// By which attributes reports are sorted, the first deciding; ties in the order of their numbers. None: by number.
+    pub order: Vec<(String, Direction)>,
+    /// Reports passed over.
+    pub offset: usize,
+    /// Most reports shown.
+    pub limit: usize,
+}
+
+/// Which end comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Least first, missing values before all.
+    Ascending,
+    /// Greatest first, missing values last.
+    Descending,
 }
 
 /// One comparison of an attribute.
@@ -174,10 +208,28 @@ fn operand_number(operand: &Value) -> Option<Number> {
     operand.number()
 }
 
+/// Whether a report passes a filter over these derived attributes.
+pub fn passes(filter: &[Vec<Condition>], derived: &[Derived], report: &Report) -> bool {
+    let holds = |condition: &Condition| condition.holds(lookup(derived, report, &condition.attribute).as_deref());
+    filter.is_empty() || filter.iter().any(|all| all.iter().all(holds))
+}
+
+/// The order of two values: missing ones first, then numbers by value, then text that is no number, by its bytes.
+pub fn order(a: Option<&Value>, b: Option<&Value>) -> Ordering {
+    let rank = |value: &Value| value.number().map_or((1, None), |number| (0, Some(number)));
+    match (a, b) {
+        (Some(a), Some(b)) => match (rank(a), rank(b)) {
+            ((_, Some(x)), (_, Some(y))) => x.compare(y).then_with(|| a.written().cmp(&b.written())),
+            ((x, _), (y, _)) => x.cmp(&y).then_with(|| a.written().cmp(&b.written())),
+        },
+        (a, b) => a.is_some().cmp(&b.is_some()),
+    }
+}
+
 impl Query {
     /// Whether a report is among those the query speaks of.
     pub fn passes(&self, report: &Report) -> bool {
-        self.filter.is_empty() || self.filter.iter().any(|all| all.iter().all(|c| c.holds(report.get(&c.attribute).as_deref())))
+        passes(&self.filter, &self.derived, report)
     }
 
     /// Compiles the patterns of a deserialised query.
@@ -198,12 +250,24 @@ pub struct Table {
 /// One group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableRow {
-    /// The group's values in the order of `group`, as they are written; `None` where the attribute is missing.
-    pub key: Vec<Option<String>>,
+    /// Which group.
+    pub key: Key,
     /// Reports in the group.
     pub matched: u64,
-    /// One state per aggregate, which can still be merged with another group's.
-    pub partials: Vec<Partial>,
+    /// One per aggregate.
+    pub cells: Vec<Cell>,
+}
+
+/// A group's values in the order of `group`, as they are written; `None` where the attribute is missing.
+pub type Key = Vec<Option<String>>;
+
+/// The answer to a selection.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selected {
+    /// Reports that passed the filter, those not shown included.
+    pub matched: u64,
+    /// Reports shown, in order: number, and the value of each column.
+    pub rows: Vec<(Tx, Vec<Option<Value>>)>,
 }
 
 #[cfg(test)]

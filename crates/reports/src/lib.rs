@@ -20,7 +20,6 @@ mod lock;
 mod log;
 mod memory;
 mod names;
-pub mod oracle;
 mod recovery;
 mod resolve;
 mod segment;
@@ -43,13 +42,15 @@ use attachments::Attachments;
 use codec::Entry;
 use core::{Core, Outcome, Request, SharedClock};
 use memory::Memory;
-use model::{Attachment, NewAttachment, NewReport, ProjectId, Query, Report, Stamp, Table, Tx};
-use oracle::Oracle;
+use model::oracle::{self, Oracle};
+use model::{Attachment, Key, NewAttachment, NewReport, ProjectId, Query, Report, Selected, Selection, Stamp, Table, TableRow, Tx};
 use recovery::failed;
 use segment::Shelf;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -105,6 +106,25 @@ pub enum EvaluateError {
     /// More groups than fit.
     #[error("the query has more than {} groups; group by something with fewer values", oracle::MAX_GROUPS)]
     TooManyGroups,
+    /// Whoever asked has gone.
+    #[error("the query was cancelled")]
+    Cancelled,
+}
+
+/// Tells a running query to stop. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Stops the query soon.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the query is to stop.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A segment could not be read.
@@ -215,9 +235,13 @@ impl Reports {
         project: ProjectId,
         span: Range<Stamp>,
         queries: &[&Query],
+        cancel: &Cancel,
     ) -> Result<Vec<Result<Table, EvaluateError>>, ReadError> {
         let mut oracles: Vec<Result<Oracle<'_>, EvaluateError>> = queries.iter().map(|query| Ok(Oracle::new(query))).collect();
         self.scan(project, &span, &mut |report| {
+            if cancel.is_set() {
+                return;
+            }
             for oracle in &mut oracles {
                 if let Ok(running) = oracle {
                     running.add(report);
@@ -227,7 +251,43 @@ impl Reports {
                 }
             }
         })?;
-        Ok(oracles.into_iter().map(|oracle| oracle.map(Oracle::finish)).collect())
+        let finish = |oracle: Oracle<'_>| if cancel.is_set() { Err(EvaluateError::Cancelled) } else { Ok(oracle.finish()) };
+        Ok(oracles.into_iter().map(|oracle| oracle.and_then(finish)).collect())
+    }
+
+    /// Evaluates a query over the reports of a span whose groups are not among those kept, as one group with an empty key. Blocks.
+    pub fn rest(
+        &self,
+        project: ProjectId,
+        span: Range<Stamp>,
+        query: &Query,
+        kept: &BTreeSet<Key>,
+        cancel: &Cancel,
+    ) -> Result<Result<TableRow, EvaluateError>, ReadError> {
+        let reports = self.collect(project, &span, cancel)?;
+        Ok(reports.map(|reports| oracle::rest(&reports, query, kept)))
+    }
+
+    /// Selects reports of a span. Blocks.
+    pub fn select(
+        &self,
+        project: ProjectId,
+        span: Range<Stamp>,
+        selection: &Selection,
+        cancel: &Cancel,
+    ) -> Result<Result<Selected, EvaluateError>, ReadError> {
+        let reports = self.collect(project, &span, cancel)?;
+        Ok(reports.map(|reports| oracle::select(&reports, selection)))
+    }
+
+    fn collect(&self, project: ProjectId, span: &Range<Stamp>, cancel: &Cancel) -> Result<Result<Vec<Report>, EvaluateError>, ReadError> {
+        let mut reports = Vec::new();
+        self.scan(project, span, &mut |report| {
+            if !cancel.is_set() {
+                reports.push(report.clone());
+            }
+        })?;
+        Ok(if cancel.is_set() { Err(EvaluateError::Cancelled) } else { Ok(reports) })
     }
 
     /// Reports accepted in a span. Blocks.

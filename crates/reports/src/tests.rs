@@ -2,7 +2,7 @@
 
 use crate::clock::{Clock, Reading};
 use crate::sim::{Fault, SimDisk};
-use crate::{AppendError, RealDisk, Reports, Settings, SystemClock, oracle};
+use crate::{AppendError, Cancel, RealDisk, Reports, Settings, SystemClock};
 use model::{
     Aggregate, AggregateOp, Attributes, Condition, NewAttachment, NewReport, Operator, ProjectId, Query, Report, ReportId, Stamp, Tx, Value,
 };
@@ -278,7 +278,7 @@ fn query() -> impl Strategy<Value = Query> {
     let aggregate = (attribute(), prop::sample::select(AggregateOp::ALL.to_vec())).prop_map(|(attribute, op)| Aggregate { op, attribute });
     let filter = prop::collection::vec(prop::collection::vec(condition, 0..2), 0..2);
     let parts = (filter, prop::collection::vec(attribute(), 0..2), prop::collection::vec(aggregate, 1..4));
-    parts.prop_map(|(filter, group, aggregates)| Query { filter, group, aggregates })
+    parts.prop_map(|(filter, group, aggregates)| Query { filter, group, aggregates, derived: Vec::new() })
 }
 
 fn attributes() -> impl Strategy<Value = Attributes> {
@@ -325,9 +325,9 @@ proptest! {
             let span = Stamp::from_secs(START + from)..Stamp::from_secs(START + until);
             let within: Vec<&Report> = accepted.iter().filter(|row| row.project == PROJECT && span.contains(&row.stamp)).collect();
             for store in &stores {
-                let tables = store.evaluate(PROJECT, span.clone(), &queries.iter().collect::<Vec<_>>()).expect("readable");
+                let tables = store.evaluate(PROJECT, span.clone(), &queries.iter().collect::<Vec<_>>(), &Cancel::default()).expect("readable");
                 for (table, query) in tables.into_iter().zip(&queries) {
-                    assert_eq!(table.expect("few groups"), oracle::evaluate(within.iter().copied(), query));
+                    assert_eq!(table.expect("few groups"), model::oracle::evaluate(within.iter().copied(), query));
                 }
                 assert_eq!(store.accepted(PROJECT, span.clone()).expect("readable"), within.len() as u64);
                 for row in &within {

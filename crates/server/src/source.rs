@@ -2,8 +2,9 @@
 
 use crate::intake::Intake;
 use export::{ReportSource, SourceStopped, Unreadable};
-use model::{ProjectId, Query, Stamp, Table, Window};
-use reports::{AppendError, Reports};
+use model::{Key, ProjectId, Query, Stamp, Table, TableRow, Window};
+use reports::{AppendError, Cancel, Reports};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -39,8 +40,20 @@ impl ReportSource for Source {
     }
 
     fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable> {
-        let tables = self.reports.evaluate(project, window.start()..window.end(), queries).map_err(|error| Unreadable(error.into()))?;
+        let tables = self.reports.evaluate(project, window.start()..window.end(), queries, &Cancel::default());
+        let tables = tables.map_err(|error| Unreadable(error.into()))?;
         Ok(tables.into_iter().map(|table| table.map_err(|error| error.to_string())).collect())
+    }
+
+    fn rest(
+        &self,
+        project: ProjectId,
+        window: Window,
+        query: &Query,
+        kept: &BTreeSet<Key>,
+    ) -> Result<Result<TableRow, String>, Unreadable> {
+        let row = self.reports.rest(project, window.start()..window.end(), query, kept, &Cancel::default());
+        Ok(row.map_err(|error| Unreadable(error.into()))?.map_err(|error| error.to_string()))
     }
 
     fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable> {

@@ -51,9 +51,9 @@ impl World {
 
     fn put_metric(&self, name: &str, group: &[&str], aggregates: &[(AggregateOp, &str)]) {
         let query = Query {
-            filter: vec![],
             group: group.iter().map(|&one| one.to_owned()).collect(),
             aggregates: aggregates.iter().map(|&(op, attribute)| Aggregate { op, attribute: attribute.to_owned() }).collect(),
+            ..Query::default()
         };
         let draft = MetricDraft { query, zero_for: None, series_budget: 1_000 };
         self.catalog.put_metric(self.project, "s", name, &draft, None, "test", &|| self.twin.time()).expect("saved");

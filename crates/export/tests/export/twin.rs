@@ -1,7 +1,7 @@
 //! A source of reports that keeps them in a list and evaluates them in the plainest way: the twin that the real one must equal.
 
 use export::{ReportSource, SourceStopped, Unreadable};
-use model::{AggregateOp, Attributes, Partial, ProjectId, Query, Report, Stamp, Table, TableRow, Tx, Value, Window};
+use model::{AggregateOp, Attributes, Key, ProjectId, Query, Report, Stamp, Table, TableRow, Tx, Value, Window, oracle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -115,24 +115,17 @@ impl ReportSource for Twin {
 
     fn evaluate(&self, _project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable> {
         let reports = self.within(window.start(), window.end());
-        let table = |query: &Query| {
-            let mut groups: BTreeMap<Vec<Option<String>>, (u64, Vec<Partial>)> = BTreeMap::new();
-            if query.group.is_empty() {
-                groups.insert(Vec::new(), (0, query.aggregates.iter().map(model::Aggregate::start).collect()));
-            }
-            for report in &reports {
-                let key = query.group.iter().map(|name| report.get(name).map(|value| value.written().into_owned())).collect();
-                let (matched, partials) =
-                    groups.entry(key).or_insert_with(|| (0, query.aggregates.iter().map(model::Aggregate::start).collect()));
-                *matched += 1;
-                for (partial, aggregate) in partials.iter_mut().zip(&query.aggregates) {
-                    partial.add(report, report.get(&aggregate.attribute).as_deref());
-                }
-            }
-            let rows = groups.into_iter().map(|(key, (matched, partials))| TableRow { key, matched, partials }).collect();
-            Ok(Table { matched: reports.len() as u64, rows })
-        };
-        Ok(queries.iter().map(|query| table(query)).collect())
+        Ok(queries.iter().map(|query| Ok(oracle::evaluate(&reports, query))).collect())
+    }
+
+    fn rest(
+        &self,
+        _project: ProjectId,
+        window: Window,
+        query: &Query,
+        kept: &BTreeSet<Key>,
+    ) -> Result<Result<TableRow, String>, Unreadable> {
+        Ok(Ok(oracle::rest(&self.within(window.start(), window.end()), query, kept)))
     }
 
     fn accepted(&self, _project: ProjectId, window: Window) -> Result<u64, Unreadable> {

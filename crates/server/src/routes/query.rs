@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use catalog::Scope;
 use model::{Stamp, grammar};
+use reports::Cancel;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json_, json};
 use std::sync::Arc;
@@ -81,7 +82,7 @@ pub(crate) async fn run(
     let table = tokio::task::spawn_blocking(move || {
         // Whoever asked may hang up; the scan goes on, and counts until it has ended.
         let _slot = slot;
-        reports.evaluate(project.id, from..to, &[&query])
+        reports.evaluate(project.id, from..to, &[&query], &Cancel::default())
     })
     .await
     .expect("a panic in a query stops the request");
@@ -95,7 +96,7 @@ pub(crate) async fn run(
     let groups = table.rows.len();
     let rows = table.rows.iter().take(limit).map(|row| {
         let key = row.key.iter().map(|value| json!(value));
-        key.chain(row.partials.iter().map(|partial| json!(partial.value()))).collect()
+        key.chain(row.cells.iter().map(|cell| json!(cell.scalar()))).collect()
     });
     Ok(Json(Answer {
         columns: parsed.query.group.iter().cloned().chain(parsed.query.aggregates.iter().map(model::Aggregate::name)).collect(),
