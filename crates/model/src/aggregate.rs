@@ -244,8 +244,8 @@ impl Partial {
         let scalar = match self {
             Partial::Count(n) => Some(Value::from(*n)),
             Partial::Unique(values) => Some(Value::from(values.len() as u64)),
-            Partial::Min(n) | Partial::Max(n) => n.map(value_of),
-            Partial::Sum(sum) => Some(value_of(sum.total())),
+            Partial::Min(n) | Partial::Max(n) => n.map(Number::value),
+            Partial::Sum(sum) => Some(sum.total().value()),
             Partial::Mean(_, 0) => None,
             Partial::Mean(sum, addends) => Some(Value::Float(sum.total().float() / *addends as f64)),
             Partial::First(found) | Partial::Last(found) => found.as_ref().map(|(_, value)| value.clone()),
@@ -281,15 +281,6 @@ impl Cell {
 /// The group has a value, but it is text or not finite, and no metric store takes that. It is left out and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotExportable;
-
-fn value_of(number: Number) -> Value {
-    match number {
-        Number::Whole(n) => {
-            i64::try_from(n).map(Value::Int).or_else(|_| u64::try_from(n).map(Value::UInt)).unwrap_or(Value::Float(n as f64))
-        }
-        Number::Real(n) => Value::Float(n),
-    }
-}
 
 #[cfg(test)]
 mod tests {

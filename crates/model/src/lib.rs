@@ -4,6 +4,7 @@
 //! must agree on (how a value is compared, which window a stamp falls in, what `unique` counts) is decided here once.
 
 pub mod aggregate;
+pub mod backtrace;
 pub mod derived;
 pub mod grammar;
 pub mod oracle;

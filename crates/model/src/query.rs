@@ -142,6 +142,11 @@ impl Condition {
         Ok(())
     }
 
+    /// The operand as a number, where it reads as one: clients send one and the same number as `5`, `"5"`, `"5."` and `"0xa"`.
+    pub fn number(&self) -> Option<Number> {
+        operand_number(&self.operand)
+    }
+
     /// Whether a value passes.
     pub fn holds(&self, value: Option<&Value>) -> bool {
         use Operator::*;

@@ -117,6 +117,13 @@ impl Attributes {
         }
     }
 
+    /// Takes one value away.
+    pub fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.0.binary_search_by(|(have, _)| have.as_str().cmp(name)) {
+            self.0.remove(at);
+        }
+    }
+
     /// All pairs in name order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
@@ -201,7 +208,7 @@ impl Report {
             "_tx" => return Some(Cow::Owned(Value::from(self.tx.0))),
             "_rxid" => return Some(Cow::Owned(Value::Text(self.tx.receipt(self.project).to_string()))),
             "timestamp.received" => return Some(Cow::Owned(Value::from(self.stamp.secs()))),
-            "report.delay" => return self.delay().map(Cow::Owned),
+            "report.delay" => return delay(self.stamp.secs(), self.attributes.get("timestamp")?).map(Cow::Owned),
             _ => {}
         }
         if let Some(value) = self.attributes.get(name) {
@@ -209,17 +216,17 @@ impl Report {
         }
         aliases(name).iter().find_map(|alias| self.attributes.get(alias)).map(Cow::Borrowed)
     }
+}
 
-    /// Seconds from the client's `timestamp` to the stamp; missing when the client's clock cannot be believed.
-    fn delay(&self) -> Option<Value> {
-        let sent = match self.attributes.get("timestamp")?.number()? {
-            crate::value::Number::Whole(n) => n,
-            crate::value::Number::Real(n) => n as i128,
-        };
-        let delay = i128::from(self.stamp.secs()).checked_sub(sent)?;
-        // A client a little ahead of us is level with us; further ahead it is wrong.
-        (-60..=PLAUSIBLE_DELAY_SECS).contains(&delay).then(|| Value::Int(delay.max(0) as i64))
-    }
+/// Seconds from a client's `timestamp` to the stamp's second; missing when the client's clock cannot be believed.
+pub fn delay(stamp_secs: u64, sent: &Value) -> Option<Value> {
+    let sent = match sent.number()? {
+        crate::value::Number::Whole(n) => n,
+        crate::value::Number::Real(n) => n as i128,
+    };
+    let delay = i128::from(stamp_secs).checked_sub(sent)?;
+    // A client a little ahead of us is level with us; further ahead it is wrong.
+    (-60..=PLAUSIBLE_DELAY_SECS).contains(&delay).then(|| Value::Int(delay.max(0) as i64))
 }
 
 /// Names that mean one attribute: SDKs spell the version in these ways.

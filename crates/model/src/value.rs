@@ -92,6 +92,16 @@ impl Number {
         }
     }
 
+    /// The number as a value: whole where it is whole and fits.
+    pub fn value(self) -> Value {
+        match self {
+            Number::Whole(n) => {
+                i64::try_from(n).map(Value::Int).or_else(|_| u64::try_from(n).map(Value::UInt)).unwrap_or(Value::Float(n as f64))
+            }
+            Number::Real(n) => Value::Float(n),
+        }
+    }
+
     /// Decimal text without an exponent for whole numbers, shortest round-trip text for others.
     pub fn written(self) -> String {
         match self {

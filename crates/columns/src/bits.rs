@@ -1,0 +1,117 @@
+//! A set of small whole numbers, one bit each.
+
+/// Grows to the greatest number put in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bits(Vec<u64>);
+
+impl Bits {
+    /// None of the numbers below `length`.
+    pub fn none(length: usize) -> Bits {
+        Bits(vec![0; length.div_ceil(64)])
+    }
+
+    /// All numbers below `length`.
+    pub fn all(length: usize) -> Bits {
+        let mut words = vec![u64::MAX; length.div_ceil(64)];
+        if let Some(last) = words.last_mut()
+            && !length.is_multiple_of(64)
+        {
+            *last = (1 << (length % 64)) - 1;
+        }
+        Bits(words)
+    }
+
+    /// The numbers below `length` for which the test is true.
+    pub fn from_fn(length: usize, mut test: impl FnMut(usize) -> bool) -> Bits {
+        let word = |at: usize| (at * 64..length.min(at * 64 + 64)).fold(0, |word, bit| word | u64::from(test(bit)) << (bit % 64));
+        Bits((0..length.div_ceil(64)).map(word).collect())
+    }
+
+    /// Whether a number is in it.
+    pub fn has(&self, number: usize) -> bool {
+        self.0.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+
+    /// Puts a number in; whether it is new.
+    pub fn put(&mut self, number: usize) -> bool {
+        if number / 64 >= self.0.len() {
+            self.0.resize(number / 64 + 1, 0);
+        }
+        let (word, bit) = (&mut self.0[number / 64], 1 << (number % 64));
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    /// How many are in it.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// Keeps what is in both.
+    pub fn and(&mut self, other: &Bits) {
+        self.0.truncate(other.0.len());
+        self.0.iter_mut().zip(&other.0).for_each(|(word, with)| *word &= with);
+    }
+
+    /// Adds what is in the other.
+    pub fn or(&mut self, other: &Bits) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        self.0.iter_mut().zip(&other.0).for_each(|(word, with)| *word |= with);
+    }
+
+    /// Takes away what is in the other.
+    pub fn and_not(&mut self, other: &Bits) {
+        self.0.iter_mut().zip(&other.0).for_each(|(word, without)| *word &= !without);
+    }
+
+    /// The numbers in it, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().enumerate().flat_map(|(at, &word)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros() as usize;
+                left &= left.wrapping_sub(1);
+                (bit < 64).then_some(at * 64 + bit)
+            })
+        })
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.0.len() * 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn it_is_a_set(a in prop::collection::btree_set(0..300usize, 0..60), b in prop::collection::btree_set(0..300usize, 0..60), length in 0..300usize) {
+            let bits = |numbers: &BTreeSet<usize>| {
+                let mut bits = Bits::default();
+                numbers.iter().for_each(|number| assert!(bits.put(*number) && !bits.put(*number)));
+                bits
+            };
+            let changed = |change: fn(&mut Bits, &Bits)| {
+                let mut changed = bits(&a);
+                change(&mut changed, &bits(&b));
+                changed.iter().collect::<BTreeSet<_>>()
+            };
+            prop_assert_eq!(changed(Bits::and), &a & &b);
+            prop_assert_eq!(changed(Bits::or), &a | &b);
+            prop_assert_eq!(changed(Bits::and_not), &a - &b);
+            prop_assert_eq!(bits(&a).count(), a.len() as u64);
+            prop_assert!((0..400).all(|number| bits(&a).has(number) == a.contains(&number)));
+            prop_assert_eq!(Bits::from_fn(length, |number| a.contains(&number)).iter().collect::<Vec<_>>(), a.range(..length).copied().collect::<Vec<_>>());
+            prop_assert_eq!(Bits::all(length).iter().collect::<Vec<_>>(), (0..length).collect::<Vec<_>>());
+            prop_assert_eq!(Bits::none(length).count(), 0);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Builds blocks as reports come.
+
+use crate::bits::Bits;
+use crate::block::{Block, Column, Present};
+use crate::dictionary::{Dictionaries, Dictionary, MISSING};
+use model::{Report, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Takes one project's reports in the order of stamp and number.
+pub struct Builder {
+    dictionaries: Arc<Dictionaries>,
+    tx: Vec<u64>,
+    stamp: Vec<u64>,
+    columns: BTreeMap<String, Growing>,
+    bytes: usize,
+}
+
+/// A column as far as it goes: rows at its end that have no value are not in it yet.
+struct Growing {
+    values: Values,
+    /// Where `values` are numbers.
+    present: Bits,
+    count: usize,
+    dictionary: Arc<Dictionary>,
+}
+
+/// Numbers stay numbers until something else comes.
+enum Values {
+    Codes(Vec<u32>),
+    Ints(Vec<i64>),
+    Floats(Vec<f64>),
+}
+
+impl Builder {
+    /// Codes will be those of these dictionaries.
+    pub fn new(dictionaries: Arc<Dictionaries>) -> Builder {
+        Builder { dictionaries, tx: Vec::new(), stamp: Vec::new(), columns: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// Takes a report that comes after all others.
+    pub fn add(&mut self, report: &Report) {
+        let row = self.tx.len();
+        self.tx.push(report.tx.0);
+        self.stamp.push(report.stamp.micros());
+        self.bytes += 16;
+        for (name, value) in report.attributes.iter() {
+            self.bytes += 8;
+            match self.columns.get_mut(name) {
+                Some(column) => column.push(row, value),
+                None => {
+                    let mut column = Growing::new(value, self.dictionaries.of(name));
+                    column.push(row, value);
+                    self.columns.insert(name.to_owned(), column);
+                }
+            }
+        }
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> usize {
+        self.tx.len()
+    }
+
+    /// Bytes so far, roughly, dictionaries left out.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// First and last stamp in microseconds.
+    pub fn stamps(&self) -> Option<(u64, u64)> {
+        Some((*self.stamp.first()?, *self.stamp.last()?))
+    }
+
+    /// The block of all rows so far; the builder begins anew.
+    pub fn freeze(&mut self) -> Block {
+        let rows = self.rows();
+        let columns = std::mem::take(&mut self.columns).into_iter().map(|(name, column)| (name, Arc::new(column.finish(rows)))).collect();
+        self.bytes = 0;
+        Block { tx: Arc::new(std::mem::take(&mut self.tx)), stamp: Arc::new(std::mem::take(&mut self.stamp)), columns, hidden: None }
+    }
+
+    /// A copy of all rows so far with the named columns.
+    pub fn snapshot(&self, names: &BTreeSet<String>) -> Block {
+        let rows = self.rows();
+        let named = names.iter().filter_map(|name| Some((name, self.columns.get(name)?)));
+        let columns = named.map(|(name, column)| (name.clone(), Arc::new(column.copy().finish(rows)))).collect();
+        Block { tx: Arc::new(self.tx.clone()), stamp: Arc::new(self.stamp.clone()), columns, hidden: None }
+    }
+}
+
+impl Growing {
+    fn new(first: &Value, dictionary: Arc<Dictionary>) -> Growing {
+        let values = match first {
+            Value::Int(_) => Values::Ints(Vec::new()),
+            Value::Float(_) => Values::Floats(Vec::new()),
+            _ => Values::Codes(Vec::new()),
+        };
+        Growing { values, present: Bits::default(), count: 0, dictionary }
+    }
+
+    fn push(&mut self, row: usize, value: &Value) {
+        match (&mut self.values, value) {
+            (Values::Ints(values), Value::Int(n)) => {
+                values.resize(row, 0);
+                values.push(*n);
+                self.present.put(row);
+            }
+            (Values::Floats(values), Value::Float(n)) => {
+                values.resize(row, 0.0);
+                values.push(*n);
+                self.present.put(row);
+            }
+            (Values::Codes(codes), value) => {
+                codes.resize(row, MISSING);
+                codes.push(self.dictionary.intern(value));
+            }
+            _ => {
+                self.values = Values::Codes(self.coded());
+                return self.push(row, value);
+            }
+        }
+        self.count += 1;
+    }
+
+    /// Numbers as codes: something else has come.
+    fn coded(&self) -> Vec<u32> {
+        let code = |row: usize, value: Value| if self.present.has(row) { self.dictionary.intern(&value) } else { MISSING };
+        match &self.values {
+            Values::Codes(codes) => codes.clone(),
+            Values::Ints(values) => values.iter().enumerate().map(|(row, n)| code(row, Value::Int(*n))).collect(),
+            Values::Floats(values) => values.iter().enumerate().map(|(row, n)| code(row, Value::Float(*n))).collect(),
+        }
+    }
+
+    fn copy(&self) -> Growing {
+        let values = match &self.values {
+            Values::Codes(codes) => Values::Codes(codes.clone()),
+            Values::Ints(values) => Values::Ints(values.clone()),
+            Values::Floats(values) => Values::Floats(values.clone()),
+        };
+        Growing { values, present: self.present.clone(), count: self.count, dictionary: self.dictionary.clone() }
+    }
+
+    fn finish(self, rows: usize) -> Column {
+        let present: Present = (self.count < rows).then_some(self.present);
+        match self.values {
+            Values::Codes(mut codes) => {
+                codes.resize(rows, MISSING);
+                Column::Codes(codes, self.dictionary)
+            }
+            Values::Ints(mut values) => {
+                values.resize(rows, 0);
+                Column::Ints(values, present)
+            }
+            Values::Floats(mut values) => {
+                values.resize(rows, 0.0);
+                Column::Floats(values, present)
+            }
+        }
+    }
+}

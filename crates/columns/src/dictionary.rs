@@ -1,0 +1,218 @@
+//! The distinct values of one attribute, each with a code. Values are never moved or removed, so readers need no lock.
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use model::Value;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+/// The code of a missing value.
+pub const MISSING: u32 = 0;
+/// Entries of the first chunk, as a power of two; each later chunk has twice as many as the one before it.
+const FIRST_CHUNK_BITS: u32 = 6;
+/// Enough for all codes but the greatest few.
+const CHUNKS: usize = 32 - FIRST_CHUNK_BITS as usize;
+/// What an entry costs beside its text: itself, its place in the index, what the allocator adds.
+const ENTRY_BYTES: usize = 72;
+
+/// Distinct values as they were sent: text "5" and the number 5 have codes of their own, and know that they are written the same.
+pub struct Dictionary {
+    chunks: [OnceLock<Box<[OnceLock<Word>]>>; CHUNKS],
+    index: Mutex<Index>,
+    hasher: DefaultHashBuilder,
+    length: AtomicU32,
+    bytes: AtomicUsize,
+    has_twins: AtomicBool,
+}
+
+/// Codes by how their values are written, each with half of the hash: that tells most others apart without a look at the value, and
+/// lets the table grow without one.
+type Index = HashTable<(u32, u32)>;
+
+/// A value, and the first code whose value is written the same.
+struct Word {
+    value: Value,
+    same: u32,
+}
+
+impl Default for Dictionary {
+    fn default() -> Dictionary {
+        Dictionary {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            index: Mutex::default(),
+            hasher: DefaultHashBuilder::default(),
+            length: AtomicU32::new(1),
+            bytes: AtomicUsize::new(0),
+            has_twins: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Dictionary {
+    /// The code of a value, which is added when it is new.
+    ///
+    /// # Panics
+    /// When there are 2^32 values: memory is bounded far below that.
+    pub fn intern(&self, value: &Value) -> u32 {
+        self.add(&mut self.lock(), value)
+    }
+
+    /// The codes of many values, with one lock.
+    pub fn intern_all<'v>(&self, values: impl Iterator<Item = &'v Value>) -> Vec<u32> {
+        let mut index = self.lock();
+        values.map(|value| self.add(&mut index, value)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, index: &mut Index, value: &Value) -> u32 {
+        let written = value.written();
+        let half = self.half(&written);
+        let is_it = |(have, code): &(u32, u32)| *have == half && is_identical(self.value(*code), value);
+        if let Some((_, code)) = index.find(spread(half), is_it) {
+            return *code;
+        }
+        let code = self.length.load(Ordering::Relaxed);
+        let same = self.first(index, half, &written).unwrap_or(code);
+        let text = if let Value::Text(text) = value { text.len() } else { 0 };
+        self.bytes.fetch_add(ENTRY_BYTES + text, Ordering::Relaxed);
+        let (chunk, place) = place(code);
+        let chunk = self.chunks[chunk].get_or_init(|| (0..chunk_length(chunk)).map(|_| OnceLock::new()).collect());
+        let is_new = chunk[place].set(Word { value: value.clone(), same }).is_ok();
+        assert!(is_new, "a code is given once");
+        if same != code {
+            self.has_twins.store(true, Ordering::Release);
+        }
+        self.length.store(code.checked_add(1).expect("far fewer than 2^32 values"), Ordering::Release);
+        index.insert_unique(spread(half), (half, code), |(half, _)| spread(*half));
+        code
+    }
+
+    fn half(&self, written: &str) -> u32 {
+        (self.hasher.hash_one(written) >> 32) as u32
+    }
+
+    fn first(&self, index: &Index, half: u32, written: &str) -> Option<u32> {
+        let is_it = |(have, code): &(u32, u32)| *have == half && self.value(*code).written() == written;
+        index.find(spread(half), is_it).map(|(_, code)| self.same(*code))
+    }
+
+    /// The value of a code that this dictionary has given.
+    ///
+    /// # Panics
+    /// For any other code, also for that of a missing value.
+    pub fn value(&self, code: u32) -> &Value {
+        &self.word(code).value
+    }
+
+    /// The first code whose value is written the same.
+    pub fn same(&self, code: u32) -> u32 {
+        self.word(code).same
+    }
+
+    /// Whether some values are written the same.
+    pub fn has_twins(&self) -> bool {
+        self.has_twins.load(Ordering::Acquire)
+    }
+
+    /// The first code with a written form.
+    pub fn find(&self, written: &str) -> Option<u32> {
+        self.first(&self.lock(), self.half(written), written)
+    }
+
+    /// One more than the greatest code.
+    pub fn length(&self) -> u32 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    /// Bytes it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn word(&self, code: u32) -> &Word {
+        let (chunk, place) = place(code);
+        self.chunks[chunk].get().and_then(|chunk| chunk[place].get()).expect("a code that was given")
+    }
+}
+
+/// Whether two values are the same as they were sent: unlike `==`, 0.0 is not -0.0.
+fn is_identical(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
+        (a, b) => a == b,
+    }
+}
+
+/// A hash for the table, which takes its places from the low bits and tells entries apart by the highest ones.
+fn spread(half: u32) -> u64 {
+    u64::from(half) << 32 | u64::from(half)
+}
+
+/// Chunk of a code, and its place there.
+fn place(code: u32) -> (usize, usize) {
+    let shifted = u64::from(code) + (1 << FIRST_CHUNK_BITS);
+    let chunk = shifted.ilog2() - FIRST_CHUNK_BITS;
+    (chunk as usize, (shifted - (1 << (chunk + FIRST_CHUNK_BITS))) as usize)
+}
+
+fn chunk_length(chunk: usize) -> usize {
+    1 << (chunk as u32 + FIRST_CHUNK_BITS)
+}
+
+/// The dictionaries of one project, by attribute.
+#[derive(Default)]
+pub struct Dictionaries(RwLock<HashMap<String, Arc<Dictionary>>>);
+
+impl Dictionaries {
+    /// An attribute's dictionary.
+    pub fn of(&self, attribute: &str) -> Arc<Dictionary> {
+        if let Some(dictionary) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(attribute) {
+            return dictionary.clone();
+        }
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.entry(attribute.to_owned()).or_default().clone()
+    }
+
+    /// Bytes they take, roughly.
+    pub fn bytes(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().map(|dictionary| dictionary.bytes()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_given_once_and_twins_know_each_other() {
+        let dictionary = Dictionary::default();
+        let values = [Value::from("5"), Value::Int(5), Value::Float(5.0), Value::from("x"), Value::Bool(true), Value::from("true")];
+        let codes: Vec<u32> = values.iter().map(|value| dictionary.intern(value)).collect();
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(dictionary.intern_all(values.iter()), codes);
+        assert_eq!(codes.iter().map(|code| dictionary.same(*code)).collect::<Vec<_>>(), [1, 1, 1, 4, 5, 5]);
+        assert!(codes.iter().zip(&values).all(|(code, value)| dictionary.value(*code) == value));
+        assert_eq!((dictionary.find("5"), dictionary.find("true"), dictionary.find("y")), (Some(1), Some(5), None));
+        assert!(dictionary.has_twins());
+        // Equal as numbers, written the same, and yet not the same as they were sent.
+        let zeros = dictionary.intern_all([Value::Float(0.0), Value::Float(-0.0), Value::Int(0)].iter());
+        assert_eq!((zeros, dictionary.same(9)), (vec![7, 8, 9], 7));
+        assert!(matches!(dictionary.value(8), Value::Float(zero) if zero.is_sign_negative()));
+        assert!(matches!(dictionary.value(7), Value::Float(zero) if zero.is_sign_positive()));
+    }
+
+    #[test]
+    fn many_values_keep_their_codes() {
+        let dictionary = Dictionary::default();
+        for n in 0..100_000u64 {
+            assert_eq!(u64::from(dictionary.intern(&Value::from(n * 7))), n + 1);
+        }
+        assert!(!dictionary.has_twins());
+        assert!((0..100_000u64).all(|n| dictionary.find(&(n * 7).to_string()) == Some(n as u32 + 1)));
+        assert_eq!(place(0), (0, 0));
+        assert_eq!(place(u32::MAX).0, CHUNKS);
+    }
+}

@@ -1,0 +1,117 @@
+//! Which rows of a block a condition lets through. What is asked of a value of a dictionary is answered once, not row by row.
+
+use crate::bits::Bits;
+use crate::block::Column;
+use crate::dictionary::{Dictionary, MISSING};
+use crate::space::pays;
+use hashbrown::HashMap;
+use model::{Condition, Number, Operator};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What is known of a condition and the values of dictionaries; shared by all threads.
+#[derive(Default)]
+pub(crate) struct Verdicts(Mutex<Vec<OfDictionary>>);
+
+/// A dictionary, and a verdict for each of its codes.
+type OfDictionary = (Arc<Dictionary>, Arc<[AtomicU8]>);
+
+/// Verdicts by code.
+const UNKNOWN: u8 = 0;
+const NO: u8 = 1;
+const YES: u8 = 2;
+
+impl Verdicts {
+    /// The rows for which a condition holds.
+    pub(crate) fn rows(&self, condition: &Condition, column: Option<&Column>, rows: usize) -> Bits {
+        let missing = condition.holds(None);
+        let Some(column) = column else { return if missing { Bits::all(rows) } else { Bits::none(rows) } };
+        match column {
+            Column::Codes(codes, dictionary) => self.of_codes(condition, codes, dictionary),
+            Column::Ints(values, None) if let Some((within, expected)) = whole_numbers(condition) => {
+                Bits::from_fn(rows, |row| within.contains(&values[row]) == expected)
+            }
+            Column::Ints(values, Some(present)) if let Some((within, expected)) = whole_numbers(condition) => {
+                Bits::from_fn(rows, |row| if present.has(row) { within.contains(&values[row]) == expected } else { missing })
+            }
+            column => Bits::from_fn(rows, |row| column.value(row).map_or(missing, |value| condition.holds(Some(&value)))),
+        }
+    }
+
+    fn of_codes(&self, condition: &Condition, codes: &[u32], dictionary: &Arc<Dictionary>) -> Bits {
+        let holds = |code: u32| condition.holds((code != MISSING).then(|| dictionary.value(code)));
+        if !pays(dictionary.length() as usize, codes.len()) {
+            let mut known: HashMap<u32, bool> = HashMap::new();
+            return Bits::from_fn(codes.len(), |row| *known.entry(codes[row]).or_insert_with(|| holds(codes[row])));
+        }
+        let verdicts = self.table(dictionary, codes);
+        let mut some_are_unknown = false;
+        let passing = Bits::from_fn(codes.len(), |row| {
+            let verdict = verdicts[codes[row] as usize].load(Relaxed);
+            some_are_unknown |= verdict == UNKNOWN;
+            verdict == YES
+        });
+        if !some_are_unknown {
+            return passing;
+        }
+        Bits::from_fn(codes.len(), |row| {
+            let verdict = &verdicts[codes[row] as usize];
+            if verdict.load(Relaxed) == UNKNOWN {
+                verdict.store(if holds(codes[row]) { YES } else { NO }, Relaxed);
+            }
+            verdict.load(Relaxed) == YES
+        })
+    }
+
+    /// The table of a dictionary, long enough for these codes.
+    fn table(&self, dictionary: &Arc<Dictionary>, codes: &[u32]) -> Arc<[AtomicU8]> {
+        let greatest = codes.iter().copied().max().unwrap_or(MISSING) as usize;
+        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = tables.iter().position(|(one, _)| Arc::ptr_eq(one, dictionary)).unwrap_or_else(|| {
+            tables.push((dictionary.clone(), Arc::new([])));
+            tables.len() - 1
+        });
+        let table = &mut tables[at].1;
+        if table.len() <= greatest {
+            // More values may come while the scan runs.
+            let length = dictionary.length() as usize;
+            let have = table.iter().map(|verdict| AtomicU8::new(verdict.load(Relaxed)));
+            *table = have.chain((table.len()..length + length / 4).map(|_| AtomicU8::new(UNKNOWN))).collect();
+        }
+        table.clone()
+    }
+}
+
+/// The whole numbers of 64 bits for which a condition holds, or (`false`) for which it does not, when it compares with a number;
+/// `None` when it asks how they are written.
+fn whole_numbers(condition: &Condition) -> Option<(RangeInclusive<i64>, bool)> {
+    let operand = condition.number()?;
+    let (least, beyond) = (i128::from(i64::MIN), i128::from(i64::MAX) + 1);
+    // The least number that is not less than the operand, and the least that is greater.
+    let equal_from = first(least, beyond, |n| Number::Whole(n).compare(operand).is_ge());
+    let greater_from = first(least, beyond, |n| Number::Whole(n).compare(operand).is_gt());
+    let (within, expected) = match condition.operator {
+        Operator::Equal => (equal_from..greater_from, true),
+        Operator::NotEqual => (equal_from..greater_from, false),
+        Operator::AtLeast => (equal_from..beyond, true),
+        Operator::AtMost => (least..greater_from, true),
+        Operator::GreaterThan => (greater_from..beyond, true),
+        Operator::LessThan => (least..equal_from, true),
+        _ => return None,
+    };
+    // Not empty, both ends are within 64 bits.
+    // The empty range as one that ends before it begins.
+    #[allow(clippy::reversed_empty_ranges)]
+    let within = if within.is_empty() { 1..=0 } else { within.start as i64..=(within.end - 1) as i64 };
+    Some((within, expected))
+}
+
+/// The first number in `from..to` for which the test is true, it being true of all after it; `to` when there is none.
+fn first(mut from: i128, mut to: i128, is_there: impl Fn(i128) -> bool) -> i128 {
+    while from < to {
+        let middle = from + (to - from) / 2;
+        if is_there(middle) { to = middle } else { from = middle + 1 }
+    }
+    from
+}

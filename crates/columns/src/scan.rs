@@ -1,0 +1,432 @@
+//! The scan that answers many queries at once: what they have in common (columns, conditions, filters, keys) is worked out once a
+//! block, whatever their number.
+//!
+//! A few queries are answered block by block, all at one time; threads take the parts in turn. Many are answered one by one over a
+//! batch of blocks that are held for so long; threads take the queries in turn. So the states of many queries are in memory together
+//! only when there is more than one batch, and then without what can be made anew.
+
+use crate::bits::Bits;
+use crate::block::{Block, Column};
+use crate::gather::{Input, Rows};
+use crate::plan::{Gathered, Grouping, Job, Name, Plan};
+use model::oracle::MAX_GROUPS;
+use model::{AggregateOp, Key, ProjectId, Query, Stamp, Table, TableRow};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Jobs up to this many are done block by block.
+const FEW_JOBS: usize = 4;
+/// Rows of a batch; its last part may go beyond that.
+const BATCH_ROWS: usize = 2_000_000;
+/// Jobs that a thread takes at a time; for these it works out the groups of rows once.
+const JOBS_AT_A_TIME: usize = 16;
+/// More filters than this are not put together: it would take longer than to look up what none of them lets through.
+const FEW_FILTERS: usize = 16;
+
+/// Why a query has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// More groups than fit.
+    #[error("the query has more than {MAX_GROUPS} groups; group by something with fewer values")]
+    TooManyGroups,
+    /// Whoever asked has gone.
+    #[error("the query was cancelled")]
+    Cancelled,
+}
+
+/// The blocks of one project in some order, in parts that are loaded one at a time by any thread.
+pub struct Source<'a, E> {
+    /// Whose they are.
+    pub project: ProjectId,
+    /// How many parts there are.
+    pub parts: usize,
+    /// Loads a part.
+    pub load: &'a (dyn Fn(usize) -> Result<Vec<Arc<Block>>, E> + Sync),
+    /// Rows outside of it are left out.
+    pub span: Range<Stamp>,
+    /// Threads that work at it, this one included.
+    pub threads: usize,
+    /// Whether to stop.
+    pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// Evaluates queries; the meaning is that of `model::oracle`.
+pub fn evaluate<E: Send>(source: &Source<'_, E>, queries: &[&Query]) -> Result<Vec<Result<Table, Failure>>, E> {
+    let plan = Plan::new(source.project, queries, None);
+    let scan = Scan::new(source, &plan);
+    let answers = if plan.jobs.len() <= FEW_JOBS {
+        scan.gather().into_iter().enumerate().flat_map(|(job, gathered)| plan.tables(job, gathered)).collect()
+    } else {
+        scan.in_batches()
+    };
+    let mut tables: Vec<_> = queries.iter().map(|_| Err(Failure::Cancelled)).collect();
+    if scan.has_come_to_its_end()? {
+        answers.into_iter().for_each(|(query, table)| tables[query] = table);
+    }
+    Ok(tables)
+}
+
+/// Evaluates a query over the reports whose groups are not among those kept, as one group with an empty key.
+pub fn rest<E: Send>(source: &Source<'_, E>, query: &Query, kept: &BTreeSet<Key>) -> Result<Result<TableRow, Failure>, E> {
+    let plan = Plan::new(source.project, &[query], Some(kept));
+    let scan = Scan::new(source, &plan);
+    let gathered = scan.gather();
+    if !scan.has_come_to_its_end()? {
+        return Ok(Err(Failure::Cancelled));
+    }
+    Ok(plan.only_row(gathered.into_iter().next().expect("one query is one job")))
+}
+
+/// A scan while it runs.
+struct Scan<'s, 'q, E> {
+    source: &'s Source<'s, E>,
+    plan: &'s Plan<'q>,
+    /// The part to be loaded next.
+    next: AtomicUsize,
+    /// Whether it ends early: it was cancelled, or there is an error.
+    is_stopped: AtomicBool,
+    error: Mutex<Option<E>>,
+}
+
+impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
+    fn new(source: &'s Source<'s, E>, plan: &'s Plan<'q>) -> Scan<'s, 'q, E> {
+        Scan { source, plan, next: AtomicUsize::new(0), is_stopped: AtomicBool::new(false), error: Mutex::new(None) }
+    }
+
+    /// `false`: it was cancelled.
+    fn has_come_to_its_end(self) -> Result<bool, E> {
+        match self.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(!self.is_stopped.into_inner()),
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        if (self.source.cancelled)() {
+            self.is_stopped.store(true, Ordering::Relaxed);
+        }
+        !self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    /// Loads the next part.
+    fn part(&self) -> Option<Vec<Arc<Block>>> {
+        let part = self.goes_on().then(|| self.next.fetch_add(1, Ordering::Relaxed))?;
+        if part >= self.source.parts {
+            return None;
+        }
+        match (self.source.load)(part) {
+            Ok(blocks) => Some(blocks),
+            Err(error) => {
+                *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                self.is_stopped.store(true, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Does the same work on several threads; what each comes to.
+    fn on_threads<T: Send>(&self, most: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
+        let threads = self.source.threads.min(most).max(1);
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+            let mut all = vec![work()];
+            all.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
+            all
+        })
+    }
+
+    /// All jobs block by block; by job what they have come to.
+    fn gather(&self) -> Vec<Gathered> {
+        let of_thread = self.on_threads(self.source.parts, || {
+            let mut gathered: Vec<Gathered> = (0..self.plan.jobs.len()).map(|job| self.plan.start(job)).collect();
+            while let Some(blocks) = self.part() {
+                let expected = blocks.iter().map(|block| block.rows()).sum::<usize>().saturating_mul(self.source.parts);
+                for block in blocks.into_iter().filter_map(|block| Prepared::new(self.plan, block, &self.source.span)) {
+                    for grouping in &self.plan.groupings {
+                        let live: Vec<usize> = grouping.jobs.iter().copied().filter(|job| gathered[*job].failure.is_none()).collect();
+                        let groups = block.groups(grouping, &live, expected);
+                        live.into_iter().for_each(|job| block.gather(job, groups.as_ref(), expected, &mut gathered[job]));
+                    }
+                }
+            }
+            gathered
+        });
+        let mut of_thread = of_thread.into_iter();
+        let mut all = of_thread.next().expect("this thread has worked");
+        for others in of_thread {
+            all.iter_mut().zip(others).for_each(|(ours, theirs)| ours.merge(theirs));
+        }
+        all
+    }
+
+    /// All jobs one by one, batch by batch of blocks; by query its table.
+    fn in_batches(&self) -> Vec<(usize, Result<Table, Failure>)> {
+        let gathered: Vec<Mutex<Option<Gathered>>> = self.plan.jobs.iter().map(|_| Mutex::default()).collect();
+        let answers = Mutex::new(Vec::new());
+        let mut items: Vec<(&Grouping, &[usize])> = Vec::new();
+        for grouping in &self.plan.groupings {
+            items.extend(grouping.jobs.chunks(JOBS_AT_A_TIME).map(|jobs| (grouping, jobs)));
+        }
+        // The longest first, so that threads end together.
+        items.sort_by_key(|(grouping, jobs)| std::cmp::Reverse((grouping.attributes.len(), jobs.len())));
+        loop {
+            let batch = self.batch();
+            let parts_loaded = self.next.load(Ordering::Relaxed);
+            let is_last = parts_loaded >= self.source.parts;
+            let rows: usize = batch.iter().map(|block| block.block.rows()).sum();
+            let expected = if is_last { rows } else { rows.saturating_mul(self.source.parts) / parts_loaded.max(1) };
+            let left: Vec<AtomicUsize> = self.plan.groupings.iter().map(|grouping| AtomicUsize::new(grouping.jobs.len())).collect();
+            let next = AtomicUsize::new(0);
+            self.on_threads(items.len(), || {
+                while let Some((grouping, jobs)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let groups: Vec<_> = batch.iter().map(|block| block.groups(grouping, jobs, expected)).collect();
+                    for &job in *jobs {
+                        if !self.goes_on() {
+                            return;
+                        }
+                        let place = &gathered[job];
+                        let before = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        let mut state = before.unwrap_or_else(|| self.plan.start(job));
+                        for (block, groups) in batch.iter().zip(&groups) {
+                            block.gather(job, groups.as_ref(), expected, &mut state);
+                        }
+                        if is_last {
+                            let tables = self.plan.tables(job, state);
+                            answers.lock().unwrap_or_else(PoisonError::into_inner).extend(tables);
+                        } else {
+                            state.states.iter_mut().for_each(|state| state.shrink());
+                            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+                        }
+                    }
+                    let grouping_left = &left[self.plan.jobs[jobs[0]].grouping];
+                    if grouping_left.fetch_sub(jobs.len(), Ordering::Relaxed) == jobs.len() && is_last {
+                        grouping.pairs.iter().for_each(|pairs| pairs.clear());
+                    }
+                }
+            });
+            if is_last || !self.goes_on() {
+                return answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// The next blocks, with the numbers of all values that any job needs.
+    fn batch(&self) -> Vec<Prepared<'_, 'q>> {
+        let rows = AtomicUsize::new(0);
+        let batches = self.on_threads(self.source.parts, || {
+            let mut batch = Vec::new();
+            while rows.load(Ordering::Relaxed) < BATCH_ROWS
+                && let Some(blocks) = self.part()
+            {
+                for block in blocks.into_iter().filter_map(|block| Prepared::new(self.plan, block, &self.source.span)) {
+                    rows.fetch_add(block.block.rows(), Ordering::Relaxed);
+                    let numbered = self.plan.attributes.iter().enumerate().filter(|(_, attribute)| !attribute.numbered_for.is_empty());
+                    numbered.for_each(|(attribute, _)| _ = block.numbers(attribute));
+                    batch.push(block);
+                }
+            }
+            batch
+        });
+        batches.into_iter().flatten().collect()
+    }
+}
+
+/// A block with some rows to be seen, and what jobs have in common in it, made when the first of them asks for it.
+struct Prepared<'p, 'q> {
+    plan: &'p Plan<'q>,
+    block: Arc<Block>,
+    /// Rows in the span that are not hidden; `None`: all.
+    visible: Option<Bits>,
+    columns: Vec<OnceLock<Option<Arc<Column>>>>,
+    numbers: Vec<OnceLock<Vec<u32>>>,
+    conditions: Vec<OnceLock<Bits>>,
+    /// Rows that are visible and pass a filter; `None`: all.
+    chosen: Vec<OnceLock<Option<Bits>>>,
+}
+
+/// The groups of a block's rows.
+struct Groups<'b> {
+    of_rows: Cow<'b, [u32]>,
+    /// One more than the greatest of them.
+    length: usize,
+}
+
+impl<'p, 'q> Prepared<'p, 'q> {
+    fn new(plan: &'p Plan<'q>, block: Arc<Block>, span: &Range<Stamp>) -> Option<Prepared<'p, 'q>> {
+        let visible = Visible::of(&block, span)?.0;
+        Some(Prepared {
+            plan,
+            block,
+            visible,
+            columns: empty(plan.attributes.len()),
+            numbers: empty(plan.attributes.len()),
+            conditions: empty(plan.conditions.len()),
+            chosen: empty(plan.filters.len()),
+        })
+    }
+
+    fn column(&self, attribute: usize) -> Option<&Column> {
+        let Plan { project, resolver, attributes, .. } = self.plan;
+        let column = self.columns[attribute].get_or_init(|| match &attributes[attribute].name {
+            Name::Sent(name) => resolver.attribute(*project, &self.block, name),
+            Name::Derived(derived) => resolver.derived(*project, &self.block, derived),
+        });
+        column.as_deref()
+    }
+
+    fn condition(&self, condition: usize) -> &Bits {
+        let asks = &self.plan.conditions[condition];
+        let rows = || asks.verdicts.rows(asks.condition, self.column(asks.attribute), self.block.rows());
+        self.conditions[condition].get_or_init(rows)
+    }
+
+    fn chosen(&self, filter: usize) -> Option<&Bits> {
+        let chosen = self.chosen[filter].get_or_init(|| {
+            let mut passing = None;
+            for all in &self.plan.filters[filter] {
+                let mut together: Option<Bits> = None;
+                for condition in all {
+                    let holds = self.condition(*condition);
+                    match &mut together {
+                        None => together = Some(holds.clone()),
+                        Some(together) => together.and(holds),
+                    }
+                }
+                let together = together.unwrap_or_else(|| Bits::all(self.block.rows()));
+                match &mut passing {
+                    None => passing = Some(together),
+                    Some(passing) => passing.or(&together),
+                }
+            }
+            match (passing, &self.visible) {
+                (None, visible) => visible.clone(),
+                (passing, None) => passing,
+                (Some(mut passing), Some(visible)) => {
+                    passing.and(visible);
+                    Some(passing)
+                }
+            }
+        });
+        chosen.as_ref()
+    }
+
+    /// The rows that any of some filters lets through; `None`: all, or too many filters to tell.
+    fn any(&self, filters: impl ExactSizeIterator<Item = usize>) -> Option<Bits> {
+        if filters.len() > FEW_FILTERS {
+            return None;
+        }
+        let mut any = Bits::none(self.block.rows());
+        for filter in filters {
+            any.or(self.chosen(filter)?);
+        }
+        Some(any)
+    }
+
+    /// The numbers of an attribute's values by row, those of rows that no job needs left out.
+    fn numbers(&self, attribute: usize) -> &[u32] {
+        self.numbers[attribute].get_or_init(|| {
+            let of = &self.plan.attributes[attribute];
+            let some = self.any(of.numbered_for.iter().copied());
+            of.space.numbers(self.column(attribute), self.block.rows(), some.as_ref())
+        })
+    }
+
+    /// The groups of rows that some jobs need; `None` where there is only one group.
+    fn groups(&self, grouping: &Grouping, jobs: &[usize], expected: usize) -> Option<Groups<'_>> {
+        let (first, others) = grouping.attributes.split_first()?;
+        let some = self.any(jobs.iter().map(|job| self.plan.jobs[*job].filter));
+        if some.as_ref().is_some_and(|some| some.count() == 0) {
+            return None;
+        }
+        let length = |attribute: usize| self.plan.attributes[attribute].space.length();
+        let mut groups = Groups { of_rows: Cow::Borrowed(self.numbers(*first)), length: length(*first) };
+        for (attribute, pairs) in others.iter().zip(&grouping.pairs) {
+            let parts = (&groups.of_rows[..], self.numbers(*attribute));
+            let numbers = pairs.numbers(parts, (groups.length, length(*attribute)), expected, some.as_ref());
+            groups = Groups { of_rows: Cow::Owned(numbers), length: pairs.length() };
+        }
+        Some(groups)
+    }
+
+    /// Takes the block's rows into a job's state.
+    fn gather(&self, job: usize, groups: Option<&Groups<'_>>, expected: usize, gathered: &mut Gathered) {
+        let Job { filter, grouping, aggregates, .. } = &self.plan.jobs[job];
+        let mut chosen = self.chosen(*filter).map(rows_in);
+        if gathered.failure.is_some() || chosen.as_ref().is_some_and(Vec::is_empty) {
+            return;
+        }
+        let mut rows = Rows {
+            block: &self.block,
+            chosen: None,
+            groups: groups.map(|groups| &groups.of_rows[..]),
+            groups_length: groups.map_or(1, |groups| groups.length),
+            expected,
+        };
+        if let Some(kept) = self.plan.kept {
+            chosen = Some(self.rest(&self.plan.groupings[*grouping], kept, chosen, rows.groups, &mut gathered.kept));
+            (rows.groups, rows.groups_length) = (None, 1);
+        }
+        rows.chosen = chosen.as_deref();
+        gathered.matched.add(&rows);
+        gathered.check();
+        for ((op, attribute), state) in aggregates.iter().zip(&mut gathered.states) {
+            let of = &self.plan.attributes[*attribute];
+            let is_numbered = matches!(op, AggregateOp::Unique | AggregateOp::Histogram);
+            let (numbers, numbers_length) = if is_numbered { (self.numbers(*attribute), of.space.length()) } else { (&[][..], 0) };
+            state.add(&rows, &Input { column: self.column(*attribute), readings: &of.readings, numbers, numbers_length });
+        }
+    }
+
+    /// The rows of those chosen whose group is not kept.
+    fn rest(
+        &self,
+        grouping: &Grouping,
+        kept: &BTreeSet<Key>,
+        chosen: Option<Vec<u32>>,
+        groups: Option<&[u32]>,
+        known: &mut Vec<Option<bool>>,
+    ) -> Vec<u32> {
+        let is_left = |row: &u32| {
+            let group = groups.map_or(0, |groups| groups[*row as usize]);
+            if known.len() <= group as usize {
+                known.resize(group as usize + 1, None);
+            }
+            !*known[group as usize].get_or_insert_with(|| kept.contains(&self.plan.key(grouping, group)))
+        };
+        match chosen {
+            None => (0..self.block.rows() as u32).filter(is_left).collect(),
+            Some(chosen) => chosen.into_iter().filter(is_left).collect(),
+        }
+    }
+}
+
+fn empty<T>(length: usize) -> Vec<OnceLock<T>> {
+    (0..length).map(|_| OnceLock::new()).collect()
+}
+
+fn rows_in(bits: &Bits) -> Vec<u32> {
+    bits.iter().map(|row| row as u32).collect()
+}
+
+/// The rows of a block that are in the span and not hidden; none in it: all of them.
+pub(crate) struct Visible(pub(crate) Option<Bits>);
+
+impl Visible {
+    /// `None`: not a single row.
+    pub(crate) fn of(block: &Block, span: &Range<Stamp>) -> Option<Visible> {
+        let from = block.stamp.partition_point(|stamp| *stamp < span.start.micros());
+        let to = block.stamp.partition_point(|stamp| *stamp < span.end.micros());
+        if from >= to {
+            return None;
+        }
+        let is_whole = from == 0 && to == block.rows();
+        let mut seen = (!is_whole || block.hidden.is_some()).then(|| Bits::from_fn(block.rows(), |row| (from..to).contains(&row)));
+        if let (Some(seen), Some(hidden)) = (&mut seen, &block.hidden) {
+            seen.and_not(hidden);
+        }
+        Some(Visible(seen))
+    }
+}

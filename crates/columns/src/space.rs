@@ -1,0 +1,429 @@
+//! Numbers for the values of a scan. Each attribute has a space of its own, in which values that are written the same have one
+//! number; so has each list of group-by attributes, in which every key has one. They are given in the order of first sight and
+//! shared by all threads, so that what several threads and blocks have found can be put together.
+
+use crate::bits::Bits;
+use crate::block::Column;
+use crate::dictionary::{Dictionary, MISSING};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use model::{Number, Value};
+use std::borrow::Cow;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The number of a missing value in every space. In tables it means: not looked up yet.
+pub(crate) const NONE: u32 = 0;
+/// A table has a place for every code of a dictionary unless that would be this many for each row of a block.
+const PLACES_PER_ROW: usize = 32;
+/// Tables up to this length are made whatever the rows.
+const SMALL_TABLE: usize = 1 << 16;
+/// Longest table of pairs.
+const LONGEST_TABLE: usize = 1 << 23;
+
+/// Whether a table with a place for every code pays for a block of some rows.
+pub(crate) fn pays(length: usize, rows: usize) -> bool {
+    length <= SMALL_TABLE.max(rows.saturating_mul(PLACES_PER_ROW))
+}
+
+/// One number a row: of all rows or of some, the others staying at `NONE`.
+fn numbers_of(rows: usize, some: Option<&Bits>, mut number: impl FnMut(usize) -> u32) -> Vec<u32> {
+    match some {
+        None => (0..rows).map(number).collect(),
+        Some(some) => {
+            let mut numbers = vec![NONE; rows];
+            some.iter().for_each(|row| numbers[row] = number(row));
+            numbers
+        }
+    }
+}
+
+/// A longer table with what is in this one.
+fn longer(table: &[AtomicU32], length: usize) -> Arc<[AtomicU32]> {
+    let have = table.iter().map(|number| AtomicU32::new(number.load(Ordering::Relaxed)));
+    have.chain((table.len()..length).map(|_| AtomicU32::new(NONE))).collect()
+}
+
+/// The values of one attribute.
+#[derive(Default)]
+pub(crate) struct Space(Mutex<Numbered>);
+
+#[derive(Default)]
+struct Numbered {
+    /// Where the value of each number from 1 on is found.
+    sources: Vec<Source>,
+    dictionaries: Vec<(Arc<Dictionary>, Known)>,
+    ints: HashMap<i64, u32>,
+    /// Other numbers, by their bits.
+    reals: HashMap<u64, u32>,
+    /// Numbers by written form; made once values come from more than one place.
+    by_text: Option<HashTable<u32>>,
+    hasher: DefaultHashBuilder,
+    /// The place of each number in the order of written forms, once asked for; good for as long as there are no more numbers.
+    ranks: Option<Arc<[u32]>>,
+}
+
+/// The numbers of a dictionary's codes.
+enum Known {
+    Table(Arc<[AtomicU32]>),
+    /// The dictionary is far greater than the blocks.
+    Few(HashMap<u32, u32>),
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    /// Which dictionary, and the code there.
+    Code(u32, u32),
+    Int(i64),
+    Real(f64),
+}
+
+impl Space {
+    fn lock(&self) -> MutexGuard<'_, Numbered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more than the greatest number given.
+    pub(crate) fn length(&self) -> usize {
+        self.lock().sources.len() + 1
+    }
+
+    /// The numbers of a column's values by row; of rows that are not among `some` they are not looked up.
+    pub(crate) fn numbers(&self, column: Option<&Column>, rows: usize, some: Option<&Bits>) -> Vec<u32> {
+        match column {
+            None => vec![NONE; rows],
+            Some(Column::Codes(codes, dictionary)) => self.of_codes(codes, dictionary, some),
+            Some(column @ Column::Ints(values, _)) => {
+                let mut numbered = self.lock();
+                let mut last = (0, NONE);
+                numbers_of(rows, some, |row| {
+                    if !column.has(row) {
+                        return NONE;
+                    }
+                    if last.1 == NONE || last.0 != values[row] {
+                        last = (values[row], numbered.of_int(values[row]));
+                    }
+                    last.1
+                })
+            }
+            Some(column @ Column::Floats(values, _)) => {
+                let mut numbered = self.lock();
+                numbers_of(rows, some, |row| if column.has(row) { numbered.of_float(values[row]) } else { NONE })
+            }
+        }
+    }
+
+    fn of_codes(&self, codes: &[u32], dictionary: &Arc<Dictionary>, some: Option<&Bits>) -> Vec<u32> {
+        let greatest = codes.iter().copied().max().unwrap_or(MISSING) as usize;
+        let mut numbered = self.lock();
+        let at = numbered.dictionary(dictionary, codes.len());
+        let Some(table) = numbered.table(at, greatest) else {
+            return numbers_of(codes.len(), some, |row| numbered.of_code(at, codes[row]));
+        };
+        drop(numbered);
+        let mut some_are_unknown = false;
+        let mut numbers = numbers_of(codes.len(), some, |row| {
+            let number = table[codes[row] as usize].load(Ordering::Relaxed);
+            some_are_unknown |= number == NONE && codes[row] != MISSING;
+            number
+        });
+        if some_are_unknown {
+            let mut numbered = self.lock();
+            match some {
+                None => numbers.iter_mut().zip(codes).filter(|(n, _)| **n == NONE).for_each(|(n, &code)| *n = numbered.of_code(at, code)),
+                Some(some) => some.iter().for_each(|row| numbers[row] = numbered.of_code(at, codes[row])),
+            }
+        }
+        numbers
+    }
+
+    /// How the values with some numbers are written; `None` for a missing one.
+    pub(crate) fn written(&self, numbers: impl Iterator<Item = u32>) -> Vec<Option<String>> {
+        let numbered = self.lock();
+        numbers.map(|number| Some(numbered.written(number)?.into_owned())).collect()
+    }
+
+    /// Ranks in the order of written forms, the missing value first: of two numbers the one with the lesser form has the lesser rank.
+    pub(crate) fn ranks(&self, numbers: &[u32]) -> Vec<u32> {
+        let mut numbered = self.lock();
+        let length = numbered.sources.len() + 1;
+        if numbered.ranks.as_ref().is_none_or(|ranks| ranks.len() < length) {
+            if numbers.len() < length / 8 {
+                let mut asked = numbers.to_vec();
+                asked.sort_unstable();
+                asked.dedup();
+                let ranks: HashMap<u32, u32> = numbered.sorted(asked.into_iter()).into_iter().zip(0..).collect();
+                return numbers.iter().map(|number| ranks[number]).collect();
+            }
+            let mut ranks = vec![0; length];
+            numbered.sorted(0..length as u32).into_iter().zip(0..).for_each(|(number, rank)| ranks[number as usize] = rank);
+            numbered.ranks = Some(ranks.into());
+        }
+        let ranks = numbered.ranks.clone().expect("just made");
+        drop(numbered);
+        numbers.iter().map(|&number| ranks[number as usize]).collect()
+    }
+}
+
+impl Numbered {
+    /// The place of a dictionary among those known.
+    fn dictionary(&mut self, dictionary: &Arc<Dictionary>, rows: usize) -> usize {
+        if let Some(at) = self.dictionaries.iter().position(|(one, _)| Arc::ptr_eq(one, dictionary)) {
+            return at;
+        }
+        if !self.sources.is_empty() {
+            self.mix();
+        }
+        let is_far_greater = !pays(dictionary.length() as usize, rows);
+        let known = if is_far_greater { Known::Few(HashMap::new()) } else { Known::Table(Arc::new([])) };
+        self.dictionaries.push((dictionary.clone(), known));
+        self.dictionaries.len() - 1
+    }
+
+    /// A dictionary's table, long enough for a code.
+    fn table(&mut self, at: usize, greatest: usize) -> Option<Arc<[AtomicU32]>> {
+        let (dictionary, Known::Table(table)) = &mut self.dictionaries[at] else { return None };
+        if table.len() <= greatest {
+            // More values may come while the scan runs.
+            let length = dictionary.length() as usize;
+            *table = longer(table, length + length / 4);
+        }
+        Some(table.clone())
+    }
+
+    fn of_code(&mut self, at: usize, code: u32) -> u32 {
+        if code == MISSING {
+            return NONE;
+        }
+        let (dictionary, known) = &self.dictionaries[at];
+        let number = match known {
+            Known::Table(table) => table[code as usize].load(Ordering::Relaxed),
+            Known::Few(few) => few.get(&code).copied().unwrap_or(NONE),
+        };
+        if number != NONE {
+            return number;
+        }
+        let same = dictionary.same(code);
+        let number = if same != code { self.of_code(at, same) } else { self.of_source(Source::Code(at as u32, code)) };
+        match &mut self.dictionaries[at].1 {
+            Known::Table(table) => table[code as usize].store(number, Ordering::Relaxed),
+            Known::Few(few) => _ = few.insert(code, number),
+        }
+        number
+    }
+
+    fn of_int(&mut self, n: i64) -> u32 {
+        if let Some(number) = self.ints.get(&n) {
+            return *number;
+        }
+        let number = self.of_number(Source::Int(n));
+        self.ints.insert(n, number);
+        number
+    }
+
+    fn of_float(&mut self, n: f64) -> u32 {
+        // Whole ones are written like whole numbers, and below 2^63 are within i64.
+        if let Number::Whole(whole) = Number::from_float(n) {
+            return self.of_int(whole as i64);
+        }
+        if let Some(number) = self.reals.get(&n.to_bits()) {
+            return *number;
+        }
+        let number = self.of_number(Source::Real(n));
+        self.reals.insert(n.to_bits(), number);
+        number
+    }
+
+    /// A number that is not known as one; no two such are written the same.
+    fn of_number(&mut self, source: Source) -> u32 {
+        if !self.dictionaries.is_empty() {
+            self.mix();
+        }
+        self.of_source(source)
+    }
+
+    fn of_source(&mut self, source: Source) -> u32 {
+        let Numbered { sources, dictionaries, by_text, hasher, .. } = self;
+        if let Some(by_text) = by_text {
+            let text = written(dictionaries, source);
+            let hash = hasher.hash_one(text.as_ref());
+            let is_it = |number: &u32| written(dictionaries, sources[*number as usize - 1]) == text;
+            if let Some(number) = by_text.find(hash, is_it) {
+                return *number;
+            }
+            let number = sources.len() as u32 + 1;
+            by_text.insert_unique(hash, number, |number| hasher.hash_one(written(dictionaries, sources[*number as usize - 1]).as_ref()));
+        }
+        sources.push(source);
+        sources.len() as u32
+    }
+
+    /// From now on values are told apart by how they are written, not by where they come from.
+    fn mix(&mut self) {
+        if self.by_text.is_some() {
+            return;
+        }
+        let hash = |number: &u32| self.hasher.hash_one(written(&self.dictionaries, self.sources[*number as usize - 1]).as_ref());
+        let mut by_text = HashTable::with_capacity(self.sources.len());
+        (1..=self.sources.len() as u32).for_each(|number| _ = by_text.insert_unique(hash(&number), number, hash));
+        self.by_text = Some(by_text);
+    }
+
+    fn written(&self, number: u32) -> Option<Cow<'_, str>> {
+        Some(written(&self.dictionaries, *self.sources.get(number.checked_sub(1)? as usize)?))
+    }
+
+    fn sorted(&self, numbers: impl Iterator<Item = u32>) -> Vec<u32> {
+        let mut with_text: Vec<_> = numbers.map(|number| (self.written(number), number)).collect();
+        with_text.sort_unstable();
+        with_text.into_iter().map(|(_, number)| number).collect()
+    }
+}
+
+fn written(dictionaries: &[(Arc<Dictionary>, Known)], source: Source) -> Cow<'_, str> {
+    match source {
+        Source::Code(at, code) => dictionaries[at as usize].0.value(code).written(),
+        Source::Int(n) => Cow::Owned(n.to_string()),
+        Source::Real(n) => Cow::Owned(Value::Float(n).written().into_owned()),
+    }
+}
+
+/// The keys of a list of group-by attributes, beyond the first: pairs of the number of what comes before and that of the next value.
+#[derive(Default)]
+pub(crate) struct Pairs(Mutex<Keys>);
+
+#[derive(Default)]
+struct Keys {
+    /// By number.
+    pairs: Vec<u64>,
+    /// One more than a pair's number: at `before * width + next`, or where pairs are far fewer than such places, by pair.
+    table: Option<(usize, Arc<[AtomicU32]>)>,
+    few: HashMap<u64, u32>,
+}
+
+impl Pairs {
+    fn lock(&self) -> MutexGuard<'_, Keys> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more than the greatest number given.
+    pub(crate) fn length(&self) -> usize {
+        self.lock().pairs.len()
+    }
+
+    /// The numbers of pairs by row; of rows that are not among `some` they mean nothing. `lengths` is beyond every number of either
+    /// part; about `expected` rows will be asked for in all.
+    pub(crate) fn numbers(
+        &self,
+        (before, next): (&[u32], &[u32]),
+        lengths: (usize, usize),
+        expected: usize,
+        some: Option<&Bits>,
+    ) -> Vec<u32> {
+        let mut keys = self.lock();
+        let Some((width, table)) = keys.table(lengths, expected) else {
+            return numbers_of(before.len(), some, |row| keys.of_few(pair(before[row], next[row])));
+        };
+        drop(keys);
+        let place = |row: usize| before[row] as usize * width + next[row] as usize;
+        let mut some_are_unknown = false;
+        let mut numbers = numbers_of(before.len(), some, |row| {
+            let number = table[place(row)].load(Ordering::Relaxed);
+            some_are_unknown |= number == NONE;
+            number.wrapping_sub(1)
+        });
+        if some_are_unknown {
+            let mut keys = self.lock();
+            numbers = numbers_of(before.len(), some, |row| match numbers[row] {
+                u32::MAX => keys.of_place(&table, place(row), pair(before[row], next[row])),
+                number => number,
+            });
+        }
+        numbers
+    }
+
+    /// The parts of pairs.
+    pub(crate) fn parts(&self, numbers: &[u32]) -> (Vec<u32>, Vec<u32>) {
+        let keys = self.lock();
+        let parts = numbers.iter().map(|number| keys.pairs[*number as usize]);
+        parts.map(|pair| ((pair >> 32) as u32, pair as u32)).unzip()
+    }
+
+    /// Forgets all pairs.
+    pub(crate) fn clear(&self) {
+        *self.lock() = Keys::default();
+    }
+}
+
+impl Keys {
+    /// The width of the table, and the table; `None` when it does not pay.
+    fn table(&mut self, (befores, nexts): (usize, usize), expected: usize) -> Option<(usize, Arc<[AtomicU32]>)> {
+        // Another thread may have seen more of the one and less of the other.
+        let (have_befores, have_nexts) = self.table.as_ref().map_or((0, 0), |(width, table)| (table.len() / width, *width));
+        if let Some((width, table)) = &self.table
+            && befores <= have_befores
+            && nexts <= have_nexts
+        {
+            return Some((*width, table.clone()));
+        }
+        let (befores, nexts) = (befores.max(have_befores), nexts.max(have_nexts));
+        if !self.few.is_empty() || befores.saturating_mul(nexts) > LONGEST_TABLE.min(SMALL_TABLE.max(expected.saturating_mul(4))) {
+            if self.table.take().is_some() {
+                self.few = self.pairs.iter().copied().zip(0..).collect();
+            }
+            return None;
+        }
+        // There is room for some more of both.
+        let (width, height) = (nexts + nexts / 4, befores + befores / 4);
+        let table: Arc<[AtomicU32]> = (0..width * height).map(|_| AtomicU32::new(NONE)).collect();
+        for (pair, number) in self.pairs.iter().zip(1..) {
+            table[(pair >> 32) as usize * width + *pair as u32 as usize].store(number, Ordering::Relaxed);
+        }
+        self.table = Some((width, table.clone()));
+        Some((width, table))
+    }
+
+    fn of_few(&mut self, pair: u64) -> u32 {
+        let Keys { few, pairs, .. } = self;
+        *few.entry(pair).or_insert_with(|| {
+            pairs.push(pair);
+            pairs.len() as u32 - 1
+        })
+    }
+
+    /// The number of a pair whose place in this table was empty when it was looked at.
+    fn of_place(&mut self, table: &Arc<[AtomicU32]>, place: usize, pair: u64) -> u32 {
+        let number = table[place].load(Ordering::Relaxed);
+        if number != NONE {
+            return number - 1;
+        }
+        // Another thread may have given it one in the table that has come in this one's stead.
+        let number = match &self.table {
+            Some((_, newer)) if Arc::ptr_eq(newer, table) => self.push(pair),
+            Some((width, newer)) => {
+                let place = (pair >> 32) as usize * width + pair as u32 as usize;
+                match newer[place].load(Ordering::Relaxed) {
+                    NONE => {
+                        let newer = newer.clone();
+                        let number = self.push(pair);
+                        newer[place].store(number + 1, Ordering::Relaxed);
+                        number
+                    }
+                    number => number - 1,
+                }
+            }
+            None => self.of_few(pair),
+        };
+        table[place].store(number + 1, Ordering::Relaxed);
+        number
+    }
+
+    fn push(&mut self, pair: u64) -> u32 {
+        self.pairs.push(pair);
+        self.pairs.len() as u32 - 1
+    }
+}
+
+fn pair(before: u32, next: u32) -> u64 {
+    u64::from(before) << 32 | u64::from(next)
+}
