@@ -2,6 +2,7 @@
 //!
 //! Numbers are LEB128 varints, signed ones in zigzag form; texts are length and UTF-8 bytes; floats their bits, little-endian.
 
+use crate::overlay::{Change, Run};
 use model::{Attachment, Attributes, ProjectId, Report, ReportId, Stamp, Tx, Value};
 
 /// One thing in a commit.
@@ -9,6 +10,7 @@ use model::{Attachment, Attributes, ProjectId, Report, ReportId, Stamp, Tx, Valu
 pub(crate) enum Entry {
     Report(Box<StoredReport>),
     Attachment { project: ProjectId, tx: Tx, attachment: Attachment },
+    Change { project: ProjectId, runs: Vec<Run>, change: Change },
     Checkpoint(Checkpoint),
 }
 
@@ -50,6 +52,8 @@ pub(crate) fn decode(body: &[u8]) -> Option<Vec<Entry>> {
 const REPORT: u8 = 1;
 const ATTACHMENT: u8 = 2;
 const CHECKPOINT: u8 = 3;
+const DELETE: u8 = 4;
+const SET: u8 = 5;
 
 fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
     match entry {
@@ -75,6 +79,26 @@ fn encode_entry(out: &mut Vec<u8>, entry: &Entry) {
             put(out, u64::from(project.0));
             put(out, tx.0);
             put_attachment(out, attachment);
+        }
+        Entry::Change { project, runs, change } => {
+            out.push(match change {
+                Change::Delete => DELETE,
+                Change::Set { .. } => SET,
+            });
+            put(out, u64::from(project.0));
+            put(out, runs.len() as u64);
+            // Runs ascend, so the distances between them are small numbers.
+            let mut before = 0;
+            for (first, last) in runs {
+                put(out, first.0 - before);
+                put(out, last.0 - first.0);
+                before = last.0;
+            }
+            if let Change::Set { attribute, value } = change {
+                put_bytes(out, attribute.as_bytes());
+                out.push(u8::from(value.is_some()));
+                value.iter().for_each(|value| put_value(out, value));
+            }
         }
         Entry::Checkpoint(checkpoint) => {
             out.push(CHECKPOINT);
@@ -200,6 +224,27 @@ impl<'a> Reader<'a> {
                 Some(Entry::Report(Box::new(StoredReport { report, id, raw, attachments })))
             }
             ATTACHMENT => Some(Entry::Attachment { project: self.project()?, tx: Tx(self.number()?), attachment: self.attachment()? }),
+            kind @ (DELETE | SET) => {
+                let project = self.project()?;
+                let mut before = 0u64;
+                let runs = self.many(|reader| {
+                    let first = before.checked_add(reader.number()?)?;
+                    before = first.checked_add(reader.number()?)?;
+                    Some((Tx(first), Tx(before)))
+                })?;
+                let change = if kind == DELETE {
+                    Change::Delete
+                } else {
+                    let attribute = self.text()?;
+                    let value = match self.byte()? {
+                        0 => None,
+                        1 => Some(self.value()?),
+                        _ => return None,
+                    };
+                    Change::Set { attribute, value }
+                };
+                Some(Entry::Change { project, runs, change })
+            }
             CHECKPOINT => {
                 let last_tx = self.many(|reader| Some((reader.project()?, Tx(reader.number()?))))?;
                 Some(Entry::Checkpoint(Checkpoint { last_tx }))
@@ -290,6 +335,12 @@ mod tests {
                 tx: Tx(tx),
                 attachment
             }),
+            (any::<u32>(), prop::collection::btree_set(0..1_000_000u64, 0..9), prop::option::of((".{0,9}", prop::option::of(value()))))
+                .prop_map(|(project, txs, set)| Entry::Change {
+                    project: ProjectId(project),
+                    runs: crate::overlay::runs(txs.into_iter().map(Tx)),
+                    change: set.map_or(Change::Delete, |(attribute, value)| Change::Set { attribute, value }),
+                }),
             prop::collection::vec((any::<u32>(), any::<u64>()), 0..4).prop_map(|last_tx| {
                 Entry::Checkpoint(Checkpoint { last_tx: last_tx.into_iter().map(|(project, tx)| (ProjectId(project), Tx(tx))).collect() })
             }),

@@ -1,6 +1,7 @@
 //! What the single writer does, without its thread: recognise repeats, number, stamp, commit. Deterministic given disk and clock,
 //! so that tests can crash it at every step.
 
+use crate::archive::Archive;
 use crate::clock::{Clock, ClockStatus, ServiceClock};
 use crate::codec::{Entry, StoredReport};
 use crate::disk::Disk;
@@ -9,8 +10,11 @@ use crate::index::{self, Digest, fingerprint, short_hash};
 use crate::log::{CommitError, Log};
 use crate::memory::Memory;
 use crate::names::Names;
+use crate::overlay::{Change, Run};
 use crate::recovery::{self, OpenError, Recovery};
-use crate::segment::{Chunk, Shelf};
+use crate::segment::Chunk;
+#[cfg(test)]
+use crate::segment::Shelf;
 use model::{Attachment, NewReport, ProjectId, Report, Stamp, Tx};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -39,6 +43,7 @@ pub struct Receipt {
 pub(crate) enum Request {
     Report { project: ProjectId, report: NewReport, attachments: Vec<Attachment> },
     Attachment { project: ProjectId, tx: Tx, attachment: Attachment },
+    Change { project: ProjectId, runs: Vec<Run>, change: Change },
     Tick,
 }
 
@@ -47,6 +52,7 @@ pub(crate) enum Request {
 pub(crate) enum Outcome {
     Report(Receipt),
     Attachment,
+    Change,
     Tick,
 }
 
@@ -55,12 +61,15 @@ pub(crate) struct Committed {
     pub(crate) stamp: Stamp,
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) reports: Vec<Arc<Report>>,
+    /// Late attachments and changes.
+    pub(crate) amendments: Vec<Entry>,
     pub(crate) names: Names,
     pub(crate) bytes: u64,
 }
 
 pub(crate) struct Core {
     log: Log,
+    archive: Archive,
     clock: Arc<SharedClock>,
     last_tx: HashMap<ProjectId, Tx>,
     last_stamp: Stamp,
@@ -100,14 +109,24 @@ struct Group {
     fingerprints: HashSet<u64>,
 }
 
+/// What `Core::open` comes to.
+pub(crate) struct Started {
+    pub(crate) core: Core,
+    pub(crate) memory: Memory,
+    pub(crate) archive: Archive,
+    pub(crate) clock: Arc<SharedClock>,
+    pub(crate) recovery: Recovery,
+}
+
 impl Core {
+    /// Opens or makes log and archive in a folder.
     pub(crate) fn open(
         folder: &Path,
         disk: Arc<dyn Disk>,
         source: Arc<dyn Clock>,
         floor: Stamp,
         (segment_bytes, memory_bytes): (u64, usize),
-    ) -> Result<(Core, Memory, Arc<SharedClock>, Recovery), OpenError> {
+    ) -> Result<Started, OpenError> {
         let mut memory = Memory::new(memory_bytes);
         let opened = recovery::open(disk, folder, segment_bytes, memory_bytes, &mut memory)?;
         let (log, digest, last_tx, mut recovery) = (opened.log, opened.digest, opened.last_tx, opened.recovery);
@@ -117,11 +136,13 @@ impl Core {
         let mut fingerprints = opened.fingerprints;
         fingerprints.extend(&digest.fingerprints);
         let (last_stamp, closed_ids) = (recovery.last_durable, opened.closed_ids);
-        let core = Core { log, clock: clock.clone(), last_tx, last_stamp, digest, closed_ids, fingerprints };
-        Ok((core, memory, clock, recovery))
+        let archive = opened.archive;
+        let core = Core { log, archive: archive.clone(), clock: clock.clone(), last_tx, last_stamp, digest, closed_ids, fingerprints };
+        Ok(Started { core, memory, archive, clock, recovery })
     }
 
     /// Where readers find what is committed.
+    #[cfg(test)]
     pub(crate) fn shelf(&self) -> Shelf {
         self.log.shelf.clone()
     }
@@ -141,6 +162,10 @@ impl Core {
                     group.entries.push(Entry::Attachment { project, tx, attachment });
                     Outcome::Attachment
                 }
+                Request::Change { project, runs, change } => {
+                    group.entries.push(Entry::Change { project, runs, change });
+                    Outcome::Change
+                }
                 Request::Report { project, report, attachments } => {
                     Outcome::Report(self.stage(&mut group, stamp, project, report, attachments)?)
                 }
@@ -157,7 +182,8 @@ impl Core {
         reports.iter().for_each(|report| names.note(report));
         self.digest.names.merge(&names);
         self.closed_ids.forget(stamp);
-        Ok(Committed { stamp, outcomes, reports, names, bytes })
+        let amendments = entries.into_iter().filter(|entry| matches!(entry, Entry::Attachment { .. } | Entry::Change { .. })).collect();
+        Ok(Committed { stamp, outcomes, reports, amendments, names, bytes })
     }
 
     /// Adds a report to the group, unless it is a repeat: of an earlier commit, or of another report in the group.
@@ -222,7 +248,8 @@ impl Core {
                 seen = Some(Seen { tx: stored.report.tx, secs: ids::secs(stored.report.stamp) });
             }
         })?;
-        Ok(seen)
+        let archived = if seen.is_none() { self.archive.find(*project, *id)? } else { None };
+        Ok(seen.or(archived.map(|(tx, stamp)| Seen { tx, secs: ids::secs(stamp) })))
     }
 
     /// Closes the open segment: writes what is known of it, then begins the next.

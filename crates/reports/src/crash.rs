@@ -3,20 +3,23 @@
 //!
 //! A workload has several runs of the program, each ended by a kill, after which the next finds what the page cache shows.
 
+use crate::archive::Archive;
 use crate::attachments::Attachments;
 use crate::clock::{Clock, Reading};
 use crate::codec::{Entry, StoredReport};
-use crate::core::{Core, Outcome, Request};
+use crate::core::{Core, Outcome, Request, Started};
 use crate::log::CommitError;
+use crate::memory::Memory;
+use crate::overlay::Change;
 use crate::recovery::Recovery;
 use crate::sim::{Choices, Fault, SimDisk};
-use model::{Attachment, Attributes, NewAttachment, NewReport, ProjectId, ReportId, Stamp, Tx, Value};
+use model::{Attributes, NewAttachment, NewReport, ProjectId, ReportId, Stamp, Tx, Value};
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 /// Workloads, and crash states of each.
 const SEEDS: u64 = 200;
@@ -53,81 +56,111 @@ struct Submitted {
     known: Option<(usize, Tx, Stamp)>,
     /// After which step its late attachment was acknowledged.
     late: Option<usize>,
+    /// After which step its attribute was changed.
+    changed: Option<usize>,
+    /// Whether somebody has begun to delete it, and after which step that was acknowledged.
+    deleting: bool,
+    deleted: Option<usize>,
+}
+
+/// What was asked of a submission.
+enum Asked {
+    Report(usize),
+    Late(usize),
+    Set(usize),
+    Delete(usize),
+    Nothing,
 }
 
 /// One run of the program.
 struct Run {
     disk: SimDisk,
     core: Core,
+    memory: RwLock<Memory>,
+    archive: Archive,
     files: Attachments,
     recovery: Recovery,
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from("/data/reports/log")
+    PathBuf::from("/data/reports")
 }
 
 fn open(disk: &SimDisk) -> Result<Run, crate::OpenError> {
     let bounds = (SEGMENT_BYTES, 3_000);
-    let (core, _, _, recovery) = Core::open(&folder(), Arc::new(disk.clone()), Arc::new(SimClock::default()), Stamp::ZERO, bounds)?;
+    let started = Core::open(&folder(), Arc::new(disk.clone()), Arc::new(SimClock::default()), Stamp::ZERO, bounds)?;
     let files = Path::new("/data/reports/attachments");
     let files = Attachments::open(Arc::new(disk.clone()), files).map_err(crate::recovery::failed("open", files))?;
-    Ok(Run { disk: disk.clone(), core, files, recovery })
+    let Started { core, memory, archive, recovery, .. } = started;
+    Ok(Run { disk: disk.clone(), core, memory: RwLock::new(memory), archive, files, recovery })
 }
 
 impl Run {
-    /// All reports in the log, in its order, each with its late attachments.
-    fn reports(&self) -> Vec<StoredReport> {
-        let (mut reports, mut late): (Vec<StoredReport>, Vec<(ProjectId, Tx, Attachment)>) = (Vec::new(), Vec::new());
-        let visit = &mut |entry| match entry {
-            Entry::Report(stored) => reports.push(*stored),
-            Entry::Attachment { project, tx, attachment } => late.push((project, tx, attachment)),
-            Entry::Checkpoint(_) => panic!("checkpoints are in no chunk"),
-        };
-        self.core.shelf().read(|_| true, visit).expect("the log is readable");
-        for (project, tx, attachment) in late {
-            let owner = reports.iter_mut().find(|one| (one.report.project, one.report.tx) == (project, tx));
-            owner.expect("a late attachment has its report").attachments.push(attachment);
+    /// All reports of log and archive, oldest first: as they are there, and as people see them.
+    fn reports(&self) -> (usize, Vec<StoredReport>) {
+        let mut reports = Vec::new();
+        for name in self.archive.shelf.ordered() {
+            for file in self.archive.shelf.archive(name).iter().flat_map(|manifest| &manifest.files) {
+                let file = self.archive.open(name, file).expect("the archive is readable");
+                reports.extend(file.reports().map(|stored| stored.expect("the archive is readable")));
+            }
         }
-        reports
+        let visit = &mut |entry| {
+            if let Entry::Report(stored) = entry {
+                reports.push(*stored);
+            }
+        };
+        self.archive.shelf.read(|_| true, visit).expect("the log is readable");
+        let overlay = &self.memory.read().expect("no panic while held").overlay;
+        (reports.len(), reports.into_iter().filter_map(|stored| overlay.apply(stored)).collect())
     }
 
     /// Commits some groups: new reports, some with files, some repeats, some late attachments, some ticks.
     fn work(&mut self, groups: u64, choices: &mut Choices, oracle: &mut Oracle) -> Result<(), CommitError> {
         for _ in 0..groups {
-            let (mut requests, mut expected) = (Vec::new(), Vec::new());
+            let (mut requests, mut asked) = (Vec::new(), Vec::new());
             for _ in 0..choices.below(4) {
                 let number = oracle.submitted.len();
                 let of = choices.below(number.max(1) as u64) as usize;
-                match choices.below(6) {
-                    0 if number > 0 => {
+                let known = oracle.submitted.get(of).and_then(|one| Some((one.project, one.known?.1)));
+                match (choices.below(8), known) {
+                    (0, _) if number > 0 => {
                         requests.push(self.request(&oracle.submitted[of], of)?);
-                        expected.push(Some((of, false)));
+                        asked.push(Asked::Report(of));
                     }
-                    1 if number > 0 && oracle.submitted[of].known.is_some() => {
+                    (1, Some((project, tx))) => {
                         let attachment = self.files.store(9, &file(b"late"))?;
-                        let (_, tx, _) = oracle.submitted[of].known.expect("just looked at");
-                        requests.push(Request::Attachment { project: oracle.submitted[of].project, tx, attachment });
-                        expected.push(Some((of, true)));
+                        requests.push(Request::Attachment { project, tx, attachment });
+                        asked.push(Asked::Late(of));
+                    }
+                    (2, Some((project, tx))) => {
+                        let change = Change::Set { attribute: "changed".into(), value: Some(Value::Bool(true)) };
+                        requests.push(Request::Change { project, runs: vec![(tx, tx)], change });
+                        asked.push(Asked::Set(of));
+                    }
+                    (3, Some((project, tx))) => {
+                        oracle.submitted[of].deleting = true;
+                        requests.push(Request::Change { project, runs: vec![(tx, tx)], change: Change::Delete });
+                        asked.push(Asked::Delete(of));
                     }
                     _ => {
                         let one = Submitted::new(number, choices);
                         requests.push(self.request(&one, number)?);
-                        expected.push(Some((number, false)));
+                        asked.push(Asked::Report(number));
                         oracle.submitted.push(one);
                     }
                 }
             }
             if requests.is_empty() {
                 requests.push(Request::Tick);
-                expected.push(None);
+                asked.push(Asked::Nothing);
             }
             let committed = self.core.commit(requests)?;
             let now = self.disk.steps();
             oracle.durable.push((now, committed.stamp));
-            for (outcome, expected) in committed.outcomes.iter().zip(expected) {
-                match (outcome, expected) {
-                    (Outcome::Report(receipt), Some((at, false))) => match &mut oracle.submitted[at].known {
+            for (outcome, asked) in committed.outcomes.iter().zip(asked) {
+                match (outcome, asked) {
+                    (Outcome::Report(receipt), Asked::Report(at)) => match &mut oracle.submitted[at].known {
                         Some((_, tx, _)) => {
                             assert_eq!((receipt.duplicate, receipt.tx), (true, *tx), "a repeat gets the first one's number")
                         }
@@ -136,13 +169,35 @@ impl Run {
                             *known = Some((now, receipt.tx, receipt.stamp));
                         }
                     },
-                    (Outcome::Attachment, Some((at, true))) => oracle.submitted[at].late = oracle.submitted[at].late.or(Some(now)),
-                    (Outcome::Tick, None) => {}
+                    (Outcome::Attachment, Asked::Late(at)) => _ = oracle.submitted[at].late.get_or_insert(now),
+                    (Outcome::Change, Asked::Set(at)) => _ = oracle.submitted[at].changed.get_or_insert(now),
+                    (Outcome::Change, Asked::Delete(at)) => _ = oracle.submitted[at].deleted.get_or_insert(now),
+                    (Outcome::Tick, Asked::Nothing) => {}
                     (outcome, _) => panic!("unasked for: {outcome:?}"),
                 }
             }
+            {
+                let mut memory = self.memory.write().expect("no panic while held");
+                committed.reports.iter().for_each(|report| memory.add(report));
+                committed.amendments.iter().for_each(|entry| memory.amend(entry));
+            }
+            self.archive_some(choices);
         }
         Ok(())
+    }
+
+    /// Does what the archiver does at times of its own. What fails it would try again.
+    fn archive_some(&self, choices: &mut Choices) {
+        if choices.below(2) == 0
+            && let Some(name) = self.archive.due(Stamp::from_secs(u64::MAX)).first()
+        {
+            let _ = self.archive.move_in(*name, &self.memory);
+        }
+        if choices.below(4) == 0
+            && let Some(name) = self.archive.compactable(&self.memory, true)
+        {
+            let _ = self.archive.compact(name, &self.memory);
+        }
     }
 
     /// Makes a submission, its file stored.
@@ -154,12 +209,14 @@ impl Run {
 
     /// Compares what is there with what is known to be, and takes what is there beyond that for known.
     fn check(&self, oracle: &mut Oracle) {
-        let reports = self.reports();
+        let (accepted, reports) = self.reports();
         let mut by_number: HashMap<usize, &StoredReport> = HashMap::new();
         for stored in &reports {
             let Some(Value::Int(number)) = stored.report.attributes.get("number") else { panic!("nothing is invented") };
             let one = &oracle.submitted[*number as usize];
-            assert_eq!((&stored.report.attributes, stored.report.project), (&one.attributes, one.project), "nothing is half");
+            let mut attributes = stored.report.attributes.clone();
+            attributes.remove("changed");
+            assert_eq!((&attributes, stored.report.project), (&one.attributes, one.project), "nothing is half");
             assert_eq!((stored.id, &stored.raw), (Some(one.id), &raw(*number as usize)), "nothing is half");
             assert!(by_number.insert(*number as usize, stored).is_none(), "report {number} is there once");
             for attachment in &stored.attachments {
@@ -169,20 +226,32 @@ impl Run {
             let own = stored.attachments.iter().filter(|attachment| attachment.id == 1).count();
             assert_eq!(own, usize::from(one.file.is_some()), "with its file");
         }
-        assert_eq!(self.recovery.reports, reports.len() as u64);
+        assert_eq!(self.recovery.reports, accepted as u64);
         assert!(oracle.durable.iter().all(|(_, stamp)| self.recovery.last_durable >= *stamp), "the durable stamp does not go back");
         assert_eq!((&self.recovery.damaged, self.recovery.missing_commits, &self.recovery.set_aside), (&vec![], 0, &vec![]));
         let now = self.disk.steps();
         for (number, one) in oracle.submitted.iter_mut().enumerate() {
-            let found = by_number.get(&number).map(|stored| (stored.report.tx, stored.report.stamp));
+            let stored = by_number.get(&number);
+            let found = stored.map(|stored| (stored.report.tx, stored.report.stamp));
+            if one.deleted.is_some() {
+                assert_eq!(found, None, "deleted report {number} is gone");
+                continue;
+            }
+            if found.is_none() && one.deleting {
+                one.deleted = Some(now);
+                continue;
+            }
             if let Some((_, tx, stamp)) = one.known {
                 assert_eq!(found, Some((tx, stamp)), "acknowledged report {number} is there with its number and stamp");
             }
-            let has_late = by_number.get(&number).is_some_and(|stored| stored.attachments.iter().any(|attachment| attachment.id == 9));
+            let has_late = stored.is_some_and(|stored| stored.attachments.iter().any(|attachment| attachment.id == 9));
             assert!(has_late || one.late.is_none(), "the late attachment of {number} is there");
+            let is_changed = stored.is_some_and(|stored| stored.report.attributes.get("changed").is_some());
+            assert!(is_changed || one.changed.is_none(), "the change of {number} is there");
             // From here on it is counted in windows: it must not be lost any more.
             one.known = one.known.or(found.map(|(tx, stamp)| (now, tx, stamp)));
             one.late = one.late.or(has_late.then_some(now));
+            one.changed = one.changed.or(is_changed.then_some(now));
         }
         oracle.durable.push((now, self.recovery.last_durable));
     }
@@ -214,7 +283,11 @@ impl Oracle {
         let mut oracle = self.clone();
         for one in &mut oracle.submitted {
             one.known = one.known.filter(|(at, ..)| *at <= steps).map(|(_, tx, stamp)| (0, tx, stamp));
-            one.late = one.late.filter(|at| *at <= steps).map(|_| 0);
+            // Only what is known can be deleted.
+            one.deleting &= one.known.is_some();
+            for at in [&mut one.late, &mut one.changed, &mut one.deleted] {
+                *at = at.filter(|at| *at <= steps).map(|_| 0);
+            }
         }
         oracle.durable.retain(|(at, _)| *at <= steps);
         oracle.durable.iter_mut().for_each(|(at, _)| *at = 0);
@@ -237,6 +310,9 @@ impl Submitted {
             file: (choices.below(3) == 0).then(|| format!("file {}", choices.below(5)).into_bytes()),
             known: None,
             late: None,
+            changed: None,
+            deleting: false,
+            deleted: None,
         }
     }
 }

@@ -24,8 +24,8 @@ const FOLDER: &str = "/log";
 
 fn open(disk: &SimDisk) -> Result<(Core, Recovery), OpenError> {
     let bounds = (700, 2_000);
-    let (core, _, _, recovery) = Core::open(Path::new(FOLDER), Arc::new(disk.clone()), Arc::new(StillClock), Stamp::ZERO, bounds)?;
-    Ok((core, recovery))
+    let started = Core::open(Path::new("/"), Arc::new(disk.clone()), Arc::new(StillClock), Stamp::ZERO, bounds)?;
+    Ok((started.core, started.recovery))
 }
 
 fn report(number: u64) -> Request {

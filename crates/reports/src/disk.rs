@@ -123,17 +123,26 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 
 /// Writes a whole file so that it has its name only once it has its content. The name is not durable yet.
 pub(crate) fn write_whole(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<Box<dyn Appender>> {
+    write_piecewise(disk, path, |file| file.append(content)).map(|(file, ())| file)
+}
+
+/// The same for content that comes piece by piece.
+pub(crate) fn write_piecewise<T>(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Appender) -> io::Result<T>,
+) -> io::Result<(Box<dyn Appender>, T)> {
     let unfinished = unfinished(path);
     if disk.length(&unfinished)?.is_some() {
         // A crash has left it.
         disk.remove(&unfinished)?;
     }
-    let write = || -> io::Result<Box<dyn Appender>> {
+    let write = || -> io::Result<(Box<dyn Appender>, T)> {
         let mut file = disk.create(&unfinished)?;
-        file.append(content)?;
+        let made = write(file.as_mut())?;
         file.sync()?;
         disk.rename(&unfinished, path)?;
-        Ok(file)
+        Ok((file, made))
     };
     write().inspect_err(|_| {
         // What was begun only takes room. Where even this fails, the next start removes it.

@@ -90,8 +90,8 @@ pub(crate) fn write(disk: &dyn Disk, folder: &Path, name: Name, segment: &Segmen
     Ok(Table::new(name, offset, directory, segment.stamp))
 }
 
-/// Reads the index of a segment of this length; `None` where there is none that can be used.
-pub(crate) fn read(disk: &dyn Disk, folder: &Path, name: Name, segment_bytes: u64) -> io::Result<Option<Index>> {
+/// Reads the index of a segment of this length in the log, or of an archived one; `None` where there is none that can be used.
+pub(crate) fn read(disk: &dyn Disk, folder: &Path, name: Name, segment_bytes: Option<u64>) -> io::Result<Option<Index>> {
     let path = name.index(folder);
     let Some(length) = disk.length(&path)?.filter(|length| *length >= HEADER_BYTES as u64) else { return Ok(None) };
     let header = disk.read_at(&path, 0, HEADER_BYTES)?;
@@ -104,7 +104,8 @@ pub(crate) fn read(disk: &dyn Disk, folder: &Path, name: Name, segment_bytes: u6
         return Ok(None);
     }
     let offset = (HEADER_BYTES + first.len()) as u64;
-    Ok(decode(&first, name, offset).filter(|index| index.segment.bytes == segment_bytes && offset + index.ids.bytes() == length))
+    let fits = |index: &Index| segment_bytes.is_none_or(|bytes| index.segment.bytes == bytes) && offset + index.ids.bytes() == length;
+    Ok(decode(&first, name, offset).filter(fits))
 }
 
 fn decode(first: &[u8], name: Name, offset: u64) -> Option<Index> {
@@ -118,14 +119,15 @@ fn decode(first: &[u8], name: Name, offset: u64) -> Option<Index> {
 }
 
 fn put_segment(out: &mut Vec<u8>, segment: &Segment) {
-    let Segment { bytes, base, last, stamp, missing, reports, damaged, chunks } = segment;
+    // An index is written while the reports are in the log.
+    let Segment { bytes, base, last, stamp, missing, reports, damaged, chunks, archive: _ } = segment;
     [*bytes, *base, *last, stamp.micros(), *missing, *reports].into_iter().for_each(|number| put(out, number));
     put(out, damaged.len() as u64);
     damaged.iter().flat_map(|(offset, bytes)| [*offset, *bytes]).for_each(|number| put(out, number));
     put(out, chunks.len() as u64);
-    for Chunk { offset, bytes, stamps, row_bytes, reports, late } in chunks {
+    for Chunk { offset, bytes, stamps, row_bytes, reports, amended } in chunks {
         [*offset, *bytes, stamps.0.micros(), stamps.1.micros(), *row_bytes].into_iter().for_each(|number| put(out, number));
-        for numbers in [reports, late] {
+        for numbers in [reports, amended] {
             put(out, numbers.len() as u64);
             numbers.iter().flat_map(|(project, first, last)| [u64::from(project.0), first.0, last.0]).for_each(|number| put(out, number));
         }
@@ -152,9 +154,10 @@ fn read_segment(reader: &mut Reader<'_>) -> Option<Segment> {
                 stamps: (stamp(reader)?, stamp(reader)?),
                 row_bytes: reader.number()?,
                 reports: numbers(reader)?,
-                late: numbers(reader)?,
+                amended: numbers(reader)?,
             })
         })?,
+        archive: None,
     })
 }
 

@@ -4,7 +4,10 @@
 //! One writer thread owns the log. Whoever appends waits for the commit that holds the report to be on the disk; commits take
 //! along everything that waits, so one sync serves many. A failed write or sync ends the writer: the process must then stop.
 
+mod archive;
+mod archiver;
 mod attachments;
+mod cache;
 mod clock;
 mod codec;
 mod core;
@@ -18,8 +21,12 @@ mod ids;
 mod index;
 mod lock;
 mod log;
+mod manifest;
 mod memory;
 mod names;
+mod overlay;
+mod parquet;
+mod reader;
 mod recovery;
 mod resolve;
 mod segment;
@@ -29,23 +36,29 @@ pub mod sim;
 mod tests;
 mod writer;
 
+pub use archive::Retention;
 pub use clock::{Clock, ClockStatus, Reading, SystemClock};
 pub use codec::StoredReport;
 pub use core::Receipt;
 pub use disk::{Appender, Disk, RealDisk};
 pub use lock::{FolderLock, lock_folder};
 pub use names::AttributeSummary;
+pub use overlay::Change;
+pub use reader::View;
 pub use recovery::{OpenError, Recovery};
 pub use writer::Figures;
 
+use archive::Archive;
+use archiver::Archiver;
 use attachments::Attachments;
+use cache::Cache;
 use codec::Entry;
-use core::{Core, Outcome, Request, SharedClock};
+use core::{Core, Outcome, Request, SharedClock, Started};
 use memory::Memory;
-use model::oracle::{self, Oracle};
-use model::{Attachment, Key, NewAttachment, NewReport, ProjectId, Query, Report, Selected, Selection, Stamp, Table, TableRow, Tx};
+use model::oracle;
+use model::{Attachment, Key, NewAttachment, NewReport, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Tx};
+use reader::Extent;
 use recovery::failed;
-use segment::Shelf;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -58,6 +71,10 @@ use writer::{Shared, Writer, weight};
 
 /// How long a report waits for a place in the writer's queue before it is refused as busy.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Threads that one scan may use.
+const THREADS: usize = 2;
+/// Most reports that one change may speak of.
+const MAX_CHANGED: usize = 1_000_000;
 /// Largest report without its files, in bytes: far above what any intake lets through, far below what a frame can hold.
 pub const REPORT_MAX_BYTES: usize = 128 << 20;
 
@@ -66,14 +83,16 @@ pub const REPORT_MAX_BYTES: usize = 128 << 20;
 pub struct Settings {
     /// A segment of the log is closed once it has this many bytes.
     pub segment_bytes: u64,
-    /// Bytes of recent reports kept in memory.
+    /// Bytes of columns kept in memory: half for recent reports, half for what is read from files.
     pub memory_bytes: usize,
+    /// What is given up.
+    pub retention: Retention,
 }
 
 impl Default for Settings {
-    /// Segments of 32 MiB, so that a restart copies little; 256 MiB of recent reports.
+    /// Segments of 32 MiB, so that a restart copies little; 512 MiB of columns; nothing is given up.
     fn default() -> Settings {
-        Settings { segment_bytes: 32 << 20, memory_bytes: 256 << 20 }
+        Settings { segment_bytes: 32 << 20, memory_bytes: 512 << 20, retention: Retention::default() }
     }
 }
 
@@ -92,6 +111,9 @@ pub enum AppendError {
     /// The report is larger than one commit may be.
     #[error("the report is larger than {} bytes", REPORT_MAX_BYTES)]
     TooLarge,
+    /// More reports are to be changed at once than the overlay takes.
+    #[error("at most {MAX_CHANGED} reports can be changed at once; narrow the filter")]
+    TooMany,
     /// A file could not be stored.
     #[error("cannot store an attachment")]
     Attachment(#[source] io::Error),
@@ -101,7 +123,7 @@ pub enum AppendError {
 }
 
 /// Why a query has no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluateError {
     /// More groups than fit.
     #[error("the query has more than {} groups; group by something with fewer values", oracle::MAX_GROUPS)]
@@ -109,6 +131,18 @@ pub enum EvaluateError {
     /// Whoever asked has gone.
     #[error("the query was cancelled")]
     Cancelled,
+    /// Some of the reports are unreadable for good.
+    #[error("reports of this time cannot be read: their file is damaged; the server's log names it")]
+    Damaged,
+}
+
+impl From<columns::Failure> for EvaluateError {
+    fn from(failure: columns::Failure) -> EvaluateError {
+        match failure {
+            columns::Failure::TooManyGroups => EvaluateError::TooManyGroups,
+            columns::Failure::Cancelled => EvaluateError::Cancelled,
+        }
+    }
 }
 
 /// Tells a running query to stop. Clones are the same one.
@@ -135,13 +169,14 @@ pub struct ReadError(#[from] io::Error);
 /// The report store. Share it by `Arc`.
 pub struct Reports {
     shared: Arc<Shared>,
-    shelf: Shelf,
+    archive: Archive,
+    cache: Cache,
     writer: Writer,
+    archiver: Archiver,
     clock: Arc<SharedClock>,
     attachments: Attachments,
     /// One late attachment at a time, so that numbers within a report are given once.
     late: tokio::sync::Mutex<()>,
-    pinned: watch::Sender<Stamp>,
 }
 
 impl Reports {
@@ -154,15 +189,16 @@ impl Reports {
         floor: Stamp,
         settings: Settings,
     ) -> Result<(Reports, Recovery), OpenError> {
-        let bounds = (settings.segment_bytes, settings.memory_bytes);
-        let (core, memory, clock, recovery) = Core::open(&folder.join("log"), disk.clone(), clock, floor, bounds)?;
+        let bounds = (settings.segment_bytes, settings.memory_bytes / 2);
+        let Started { core, memory, archive, clock, recovery } = Core::open(folder, disk.clone(), clock, floor, bounds)?;
         let files = folder.join("attachments");
         let attachments = Attachments::open(disk, &files).map_err(failed("open", &files))?;
-        let shelf = core.shelf();
         let shared = Arc::new(Shared { memory: RwLock::new(memory), durable: watch::Sender::new(recovery.last_durable) });
         let writer = Writer::start(core, shared.clone()).map_err(failed("start the writer of", folder))?;
-        let pinned = watch::Sender::new(Stamp::ZERO);
-        Ok((Reports { shared, shelf, writer, clock, attachments, late: tokio::sync::Mutex::new(()), pinned }, recovery))
+        let archiver = Archiver::start(archive.clone(), shared.clone(), clock.clone(), settings.retention);
+        let archiver = archiver.map_err(failed("start the archiver of", folder))?;
+        let cache = Cache::new(settings.memory_bytes / 2);
+        Ok((Reports { shared, archive, cache, writer, archiver, clock, attachments, late: tokio::sync::Mutex::new(()) }, recovery))
     }
 
     /// Takes a report; returns when it and its files are on the disk. A repeat gets the first one's number, and waits for it
@@ -190,6 +226,25 @@ impl Reports {
         let attachment = self.store(vec![file], id).await?.pop().expect("one was stored");
         self.writer.submit(Request::Attachment { project, tx, attachment: attachment.clone() }, QUEUE_TIMEOUT).await?;
         Ok(attachment)
+    }
+
+    /// Changes or deletes accepted reports, for readers of the current view; returns when that is on the disk. Windows already
+    /// sealed stay as they are, and those yet to be sealed count the reports as they were accepted.
+    pub async fn amend(&self, project: ProjectId, txs: &[Tx], changes: &[Change]) -> Result<u64, AppendError> {
+        if txs.len() > MAX_CHANGED {
+            return Err(AppendError::TooMany);
+        }
+        let mut txs = txs.to_vec();
+        txs.sort_unstable();
+        txs.dedup();
+        let runs = overlay::runs(txs.iter().copied());
+        if !runs.is_empty() {
+            for change in changes {
+                let request = Request::Change { project, runs: runs.clone(), change: change.clone() };
+                self.writer.submit(request, QUEUE_TIMEOUT).await?;
+            }
+        }
+        Ok(txs.len() as u64)
     }
 
     async fn store(self: &Arc<Self>, files: Vec<NewAttachment>, first_id: u32) -> Result<Vec<Attachment>, AppendError> {
@@ -234,25 +289,15 @@ impl Reports {
         &self,
         project: ProjectId,
         span: Range<Stamp>,
+        view: View,
         queries: &[&Query],
         cancel: &Cancel,
     ) -> Result<Vec<Result<Table, EvaluateError>>, ReadError> {
-        let mut oracles: Vec<Result<Oracle<'_>, EvaluateError>> = queries.iter().map(|query| Ok(Oracle::new(query))).collect();
-        self.scan(project, &span, &mut |report| {
-            if cancel.is_set() {
-                return;
-            }
-            for oracle in &mut oracles {
-                if let Ok(running) = oracle {
-                    running.add(report);
-                    if running.groups() > oracle::MAX_GROUPS {
-                        *oracle = Err(EvaluateError::TooManyGroups);
-                    }
-                }
-            }
-        })?;
-        let finish = |oracle: Oracle<'_>| if cancel.is_set() { Err(EvaluateError::Cancelled) } else { Ok(oracle.finish()) };
-        Ok(oracles.into_iter().map(|oracle| oracle.and_then(finish)).collect())
+        let asked = self.scan(project, span, view, &columns::needed(queries), cancel, |source| columns::evaluate(source, queries))?;
+        Ok(match asked {
+            Ok(tables) => tables.into_iter().map(|table| table.map_err(EvaluateError::from)).collect(),
+            Err(error) => queries.iter().map(|_| Err(error)).collect(),
+        })
     }
 
     /// Evaluates a query over the reports of a span whose groups are not among those kept, as one group with an empty key. Blocks.
@@ -260,12 +305,13 @@ impl Reports {
         &self,
         project: ProjectId,
         span: Range<Stamp>,
+        view: View,
         query: &Query,
         kept: &BTreeSet<Key>,
         cancel: &Cancel,
     ) -> Result<Result<TableRow, EvaluateError>, ReadError> {
-        let reports = self.collect(project, &span, cancel)?;
-        Ok(reports.map(|reports| oracle::rest(&reports, query, kept)))
+        let asked = self.scan(project, span, view, &columns::needed(&[query]), cancel, |source| columns::rest(source, query, kept))?;
+        Ok(asked.and_then(|row| row.map_err(EvaluateError::from)))
     }
 
     /// Selects reports of a span. Blocks.
@@ -273,55 +319,47 @@ impl Reports {
         &self,
         project: ProjectId,
         span: Range<Stamp>,
+        view: View,
         selection: &Selection,
         cancel: &Cancel,
     ) -> Result<Result<Selected, EvaluateError>, ReadError> {
-        let reports = self.collect(project, &span, cancel)?;
-        Ok(reports.map(|reports| oracle::select(&reports, selection)))
-    }
-
-    fn collect(&self, project: ProjectId, span: &Range<Stamp>, cancel: &Cancel) -> Result<Result<Vec<Report>, EvaluateError>, ReadError> {
-        let mut reports = Vec::new();
-        self.scan(project, span, &mut |report| {
-            if !cancel.is_set() {
-                reports.push(report.clone());
-            }
-        })?;
-        Ok(if cancel.is_set() { Err(EvaluateError::Cancelled) } else { Ok(reports) })
+        let names = columns::needed_for(selection);
+        let asked = self.scan(project, span, view, &names, cancel, |source| columns::select(source, selection))?;
+        Ok(asked.and_then(|selected| selected.map_err(EvaluateError::from)))
     }
 
     /// Reports accepted in a span. Blocks.
     pub fn accepted(&self, project: ProjectId, span: Range<Stamp>) -> Result<u64, ReadError> {
-        {
-            let memory = self.memory();
-            if memory.complete_from() <= span.start {
-                return Ok(memory.rows(project, &span).len() as u64);
-            }
+        let query = Query::default();
+        let tables = self.evaluate(project, span, View::Accepted, &[&query], &Cancel::default())?;
+        match tables.into_iter().next() {
+            Some(Ok(table)) => Ok(table.matched),
+            other => Err(ReadError(io::Error::other(format!("reports cannot be counted: {other:?}")))),
         }
-        let mut count = 0;
-        self.scan(project, &span, &mut |_| count += 1)?;
-        Ok(count)
     }
 
-    /// Shows the project's reports in a span: what memory no longer has comes from the log.
-    fn scan(&self, project: ProjectId, span: &Range<Stamp>, visit: &mut dyn FnMut(&Report)) -> Result<(), ReadError> {
-        let (rows, complete_from) = {
-            let memory = self.memory();
-            (memory.rows(project, span).cloned().collect::<Vec<_>>(), memory.complete_from())
-        };
-        if span.start < complete_from {
-            let older = span.start..span.end.min(complete_from);
-            self.shelf.read(|chunk| chunk.is_over(&older), &mut |entry| {
-                if let Entry::Report(stored) = entry
-                    && stored.report.project == project
-                    && older.contains(&stored.report.stamp)
-                {
-                    visit(&stored.report);
-                }
-            })?;
+    /// Runs a scan over what there is of a span. Damage that no retry mends is an answer, not an error.
+    fn scan<T>(
+        &self,
+        project: ProjectId,
+        span: Range<Stamp>,
+        view: View,
+        names: &BTreeSet<String>,
+        cancel: &Cancel,
+        ask: impl FnOnce(&columns::Source<'_, io::Error>) -> io::Result<T>,
+    ) -> Result<Result<T, EvaluateError>, ReadError> {
+        let extent = Extent::new(&self.shared.memory, &self.archive, &self.cache, project, &span, view, names);
+        let load = |part: usize| extent.load(part);
+        let cancelled = || cancel.is_set();
+        let source = columns::Source { project, parts: extent.parts(), load: &load, span, threads: THREADS, cancelled: &cancelled };
+        match ask(&source) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::error!(error = &error as &dyn std::error::Error, "reports are unreadable");
+                Ok(Err(EvaluateError::Damaged))
+            }
+            Err(error) => Err(error.into()),
         }
-        rows.iter().for_each(|report| visit(report));
-        Ok(())
     }
 
     fn memory(&self) -> RwLockReadGuard<'_, Memory> {
@@ -330,21 +368,41 @@ impl Reports {
 
     /// Attributes that the project's reports have or had, by name: at most 10,000.
     pub fn attributes(&self, project: ProjectId) -> Vec<AttributeSummary> {
-        self.memory().names.of(project)
+        let memory = self.memory();
+        let mut known = memory.names.of(project);
+        for (name, value) in memory.overlay.of(project).iter().flat_map(|amended| &amended.names) {
+            names::Names::know(&mut known, name, value);
+        }
+        known
     }
 
-    /// One report with its body and files. Blocks.
+    /// One report with its body and files, as people have left it. Blocks.
     pub fn report(&self, project: ProjectId, tx: Tx) -> Result<Option<StoredReport>, ReadError> {
-        let (mut found, mut late) = (None, Vec::new());
-        self.shelf.read(|chunk| chunk.speaks_of(project, tx), &mut |entry| match entry {
-            Entry::Report(stored) if (stored.report.project, stored.report.tx) == (project, tx) => found = Some(*stored),
-            Entry::Attachment { project: of, tx: to, attachment } if (of, to) == (project, tx) => late.push(attachment),
-            _ => {}
-        })?;
-        if let Some(stored) = &mut found {
-            stored.attachments.extend(late);
+        loop {
+            // Overlay first, then the files: what compaction takes from it is in the files by then.
+            let overlay = self.memory().overlay.within(project, (tx, tx));
+            let mut found = None;
+            self.archive.shelf.read(|chunk| chunk.may_have(project, tx), &mut |entry| {
+                if let Entry::Report(stored) = entry
+                    && (stored.report.project, stored.report.tx) == (project, tx)
+                {
+                    found = Some(*stored);
+                }
+            })?;
+            if found.is_none()
+                && let Some((name, file)) = self.archive.file_of(project, tx)
+            {
+                match self.archive.open(name, &file).and_then(|file| file.report(tx)) {
+                    Ok(stored) => found = stored,
+                    // Rewritten meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && self.archive.file_of(project, tx) != Some((name, file)) => {
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            return Ok(found.and_then(|stored| overlay.apply(stored)));
         }
-        Ok(found)
     }
 
     /// One file of a report. Blocks.
@@ -358,12 +416,12 @@ impl Reports {
 
     /// Everything before this stamp is sealed: retention may take it.
     pub fn pin(&self, stamp: Stamp) {
-        self.pinned.send_replace(stamp);
+        self.archiver.pin(stamp);
     }
 
     /// Counts since the start.
     pub fn figures(&self) -> Figures {
-        let (segments, unreadable_bytes) = self.shelf.counts();
+        let (segments, unreadable_bytes) = self.archive.shelf.counts();
         Figures { segments, unreadable_bytes, ..self.writer.figures() }
     }
 }

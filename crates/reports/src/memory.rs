@@ -1,98 +1,196 @@
-//! Recent reports in memory, for evaluation without reading the log. Bounded in bytes.
+//! Recent reports as columns, for evaluation without reading files. Bounded in bytes: the oldest go first.
 
+use crate::codec::Entry;
 use crate::names::Names;
+use crate::overlay::Overlay;
+use columns::{Block, Builder, Dictionaries};
 use model::{Attributes, ProjectId, Report, Stamp, Value};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a report and one of its attributes cost beside their texts: their own size and what the allocator adds, roughly.
+/// Rows of a block: few enough that copying the unfinished one for a reader takes a fraction of a millisecond.
+const BLOCK_ROWS: usize = 16_384;
+/// What a report and one of its attributes cost in the queue and in a start's accounts, beside their texts.
 const ROW_BYTES: usize = 128;
 const ATTRIBUTE_BYTES: usize = 88;
+/// A project's dictionaries are begun anew when they take this share of the memory; the old ones go with the last of their blocks.
+const DICTIONARY_SHARE: usize = 4;
 
 pub(crate) struct Memory {
-    /// By project, in the order of stamp and number.
-    projects: HashMap<ProjectId, VecDeque<Arc<Report>>>,
-    /// Of all reports in the log, not only those here.
+    projects: HashMap<ProjectId, Recent>,
+    /// Of all reports ever, not only those here.
     pub(crate) names: Names,
+    pub(crate) overlay: Overlay,
+    /// No project is complete before this.
+    floor: Stamp,
+    limit_bytes: usize,
+    generations: Arc<Generations>,
+    /// Finished blocks, oldest first.
+    order: VecDeque<(ProjectId, usize)>,
+    bytes: usize,
+}
+
+/// One project's reports, in the order of stamp and number.
+struct Recent {
+    blocks: VecDeque<Arc<Block>>,
+    builder: Builder,
+    dictionaries: Arc<Dictionaries>,
+    /// Bytes of the dictionaries when the unfinished block was begun.
+    dictionary_bytes: usize,
     /// Reports stamped at or after this are all here.
     complete_from: Stamp,
-    bytes: usize,
+}
+
+/// A project's recent reports for a reader.
+pub(crate) struct Held {
+    /// Oldest first.
+    pub(crate) blocks: Vec<Arc<Block>>,
+    /// What is stamped earlier has to be looked for elsewhere.
+    pub(crate) complete_from: Stamp,
+    /// The dictionaries that blocks loaded now should share.
+    pub(crate) dictionaries: Arc<Dictionaries>,
+}
+
+/// The dictionaries that new blocks use, whether they are built from reports or read from files: codes of one dictionary need no
+/// translation.
+pub(crate) struct Generations {
     limit_bytes: usize,
-    /// Oldest first over all projects, to know what to let go.
-    order: VecDeque<(ProjectId, Stamp, usize)>,
+    current: Mutex<HashMap<ProjectId, Arc<Dictionaries>>>,
+}
+
+impl Generations {
+    fn current(&self, project: ProjectId) -> Arc<Dictionaries> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let dictionaries = current.entry(project).or_default();
+        if dictionaries.bytes() > self.limit_bytes {
+            *dictionaries = Arc::default();
+        }
+        dictionaries.clone()
+    }
 }
 
 impl Memory {
     pub(crate) fn new(limit_bytes: usize) -> Memory {
-        let (projects, order) = (HashMap::new(), VecDeque::new());
-        Memory { projects, names: Names::default(), complete_from: Stamp::ZERO, bytes: 0, limit_bytes, order }
+        Memory {
+            projects: HashMap::new(),
+            names: Names::default(),
+            overlay: Overlay::default(),
+            floor: Stamp::ZERO,
+            limit_bytes,
+            generations: Arc::new(Generations { limit_bytes: limit_bytes / DICTIONARY_SHARE, current: Mutex::default() }),
+            order: VecDeque::new(),
+            bytes: 0,
+        }
     }
 
     /// Takes a report that is later than all that are here.
-    pub(crate) fn add(&mut self, report: Arc<Report>) {
-        let bytes = row_bytes(&report);
-        self.order.push_back((report.project, report.stamp, bytes));
-        self.bytes += bytes;
-        self.projects.entry(report.project).or_default().push_back(report);
-        while self.bytes > self.limit_bytes && self.order.len() > 1 {
-            let (project, stamp, bytes) = self.order.pop_front().expect("not empty");
-            self.projects.get_mut(&project).expect("it has rows").pop_front();
+    pub(crate) fn add(&mut self, report: &Report) {
+        let generations = &self.generations;
+        let recent = self.projects.entry(report.project).or_insert_with(|| Recent::new(generations.current(report.project)));
+        recent.builder.add(report);
+        if recent.builder.rows() >= BLOCK_ROWS || recent.builder.bytes() > self.limit_bytes / 8 {
+            let bytes = recent.finish_block(generations.current(report.project));
+            self.bytes += bytes;
+            self.order.push_back((report.project, bytes));
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
+        while self.bytes > self.limit_bytes
+            && let Some((project, bytes)) = self.order.pop_front()
+        {
             self.bytes -= bytes;
-            // Of the reports with this very stamp some may have gone: only what is later is complete.
-            self.leave_out(stamp);
+            if let Some(recent) = self.projects.get_mut(&project)
+                && let Some(block) = recent.blocks.pop_front()
+            {
+                // Of the reports with its last stamp some may be in the next block: only what is later is complete.
+                recent.complete_from = recent.complete_from.max(last_stamp(&block).plus_micros(1));
+            }
         }
     }
 
     /// Says that reports up to this stamp may be missing here.
     pub(crate) fn leave_out(&mut self, stamp: Stamp) {
-        self.complete_from = self.complete_from.max(stamp.plus_micros(1));
+        self.floor = self.floor.max(stamp.plus_micros(1));
     }
 
-    pub(crate) fn complete_from(&self) -> Stamp {
-        self.complete_from
+    /// Lets go of all reports up to this stamp: files tell them differently now.
+    pub(crate) fn let_go(&mut self, stamp: Stamp) {
+        self.leave_out(stamp);
+        let floor = self.floor;
+        for (project, recent) in &mut self.projects {
+            while let Some(block) = recent.blocks.pop_front_if(|block| last_stamp(block) < floor) {
+                let at = self.order.iter().position(|(of, _)| of == project).expect("a finished block is in the order");
+                let (_, bytes) = self.order.remove(at).expect("just found");
+                self.bytes -= bytes;
+                drop(block);
+            }
+        }
     }
 
-    /// The project's reports in the span, of those that are here.
-    pub(crate) fn rows(&self, project: ProjectId, span: &Range<Stamp>) -> impl ExactSizeIterator<Item = &Arc<Report>> {
-        static NONE: VecDeque<Arc<Report>> = VecDeque::new();
-        let rows = self.projects.get(&project).unwrap_or(&NONE);
-        let from = rows.partition_point(|report| report.stamp < span.start.max(self.complete_from));
-        let to = rows.partition_point(|report| report.stamp < span.end);
-        rows.range(from..to.max(from))
+    /// From which stamp on a project's reports are all here.
+    pub(crate) fn complete_from(&self, project: ProjectId) -> Stamp {
+        self.projects.get(&project).map_or(self.floor, |recent| recent.complete_from.max(self.floor))
+    }
+
+    /// The project's reports in the span as far as they are here, with the named attributes of the unfinished block.
+    pub(crate) fn held(&self, project: ProjectId, span: &Range<Stamp>, names: &BTreeSet<String>) -> Held {
+        let complete_from = self.complete_from(project);
+        let dictionaries = self.generations.current(project);
+        let Some(recent) = self.projects.get(&project) else { return Held { blocks: Vec::new(), complete_from, dictionaries } };
+        let overlaps = |first: u64, last: u64| first < span.end.micros() && span.start.micros().max(complete_from.micros()) <= last;
+        let finished = recent.blocks.iter().filter(|block| block.stamps().is_some_and(|(first, last)| overlaps(first, last)));
+        let mut blocks: Vec<Arc<Block>> = finished.cloned().collect();
+        if recent.builder.stamps().is_some_and(|(first, last)| overlaps(first, last)) {
+            blocks.push(Arc::new(recent.builder.snapshot(names)));
+        }
+        Held { blocks, complete_from, dictionaries }
+    }
+
+    /// Takes in an amendment.
+    pub(crate) fn amend(&mut self, entry: &Entry) {
+        self.overlay.note(entry);
     }
 }
 
-/// What a report takes in memory, roughly.
+impl Recent {
+    fn new(dictionaries: Arc<Dictionaries>) -> Recent {
+        Recent {
+            blocks: VecDeque::new(),
+            builder: Builder::new(dictionaries.clone()),
+            dictionary_bytes: dictionaries.bytes(),
+            dictionaries,
+            complete_from: Stamp::ZERO,
+        }
+    }
+
+    /// Puts the unfinished block to the finished ones; returns its bytes, with those by which it has made the dictionaries grow.
+    fn finish_block(&mut self, dictionaries: Arc<Dictionaries>) -> usize {
+        let block = self.builder.freeze();
+        let bytes = block.bytes() + self.dictionaries.bytes().saturating_sub(self.dictionary_bytes);
+        self.blocks.push_back(Arc::new(block));
+        if !Arc::ptr_eq(&dictionaries, &self.dictionaries) {
+            self.builder = Builder::new(dictionaries.clone());
+            self.dictionaries = dictionaries;
+        }
+        self.dictionary_bytes = self.dictionaries.bytes();
+        bytes
+    }
+}
+
+fn last_stamp(block: &Block) -> Stamp {
+    block.stamps().map_or(Stamp::ZERO, |(_, last)| Stamp::from_micros(last))
+}
+
+/// What a report takes in memory as a row, roughly.
 pub(crate) fn row_bytes(report: &Report) -> usize {
     ROW_BYTES + attribute_bytes(&report.attributes)
 }
 
-/// What attributes take in memory, roughly.
+/// What attributes take in memory as they came, roughly.
 pub(crate) fn attribute_bytes(attributes: &Attributes) -> usize {
     let text = |value: &Value| if let Value::Text(text) = value { text.len() } else { 0 };
     attributes.iter().map(|(name, value)| ATTRIBUTE_BYTES + name.len() + text(value)).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use model::Tx;
-
-    #[test]
-    fn what_is_let_go_is_never_taken_for_complete() {
-        let report = |tx: u64, stamp: u64| {
-            let attributes = Attributes::from_pairs([("text".to_owned(), Value::from("x".repeat(500)))]);
-            Arc::new(Report { project: ProjectId(tx as u32 % 2), tx: Tx(tx), stamp: Stamp::from_secs(stamp), attributes })
-        };
-        let mut memory = Memory::new(5_000);
-        // Pairs of reports share a stamp.
-        (0..20).for_each(|tx| memory.add(report(tx, tx / 2)));
-        let all = Stamp::ZERO..Stamp::from_secs(100);
-        let held: Vec<u64> = (0..2).flat_map(|project| memory.rows(ProjectId(project), &all).map(|report| report.tx.0)).collect();
-        let complete_from = memory.complete_from();
-        assert!(memory.bytes <= 5_000 && complete_from > Stamp::ZERO);
-        assert_eq!(held.len() as u64, (0..20).filter(|tx| Stamp::from_secs(tx / 2) >= complete_from).count() as u64);
-        assert!(held.len() >= 4, "most of the memory is used");
-    }
 }

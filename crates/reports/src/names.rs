@@ -31,13 +31,7 @@ impl Names {
     pub(crate) fn note(&mut self, report: &Report) {
         let names = self.projects.entry(report.project).or_default();
         for (name, value) in report.attributes.iter() {
-            let mut counts = [0; 3];
-            counts[match value {
-                Value::Text(_) => 0,
-                Value::Int(_) | Value::UInt(_) | Value::Float(_) => 1,
-                Value::Bool(_) => 2,
-            }] = 1;
-            self.beyond += add(names, name, counts);
+            self.beyond += add(names, name, kind(value));
         }
     }
 
@@ -46,6 +40,14 @@ impl Names {
         for (project, theirs) in &other.projects {
             let names = self.projects.entry(*project).or_default();
             self.beyond += theirs.iter().map(|(name, counts)| add(names, name, *counts)).sum::<u64>();
+        }
+    }
+
+    /// Takes a name for known that no report came with.
+    pub(crate) fn know(summaries: &mut Vec<AttributeSummary>, name: &str, value: &Value) {
+        if let Err(at) = summaries.binary_search_by(|one| one.name.as_str().cmp(name)) {
+            let [texts, numbers, booleans] = kind(value);
+            summaries.insert(at, AttributeSummary { name: name.to_owned(), texts, numbers, booleans });
         }
     }
 
@@ -58,6 +60,15 @@ impl Names {
             booleans: *booleans,
         };
         self.projects.get(&project).into_iter().flatten().map(shown).collect()
+    }
+}
+
+/// One value, counted by its type.
+fn kind(value: &Value) -> [u64; 3] {
+    match value {
+        Value::Text(_) => [1, 0, 0],
+        Value::Int(_) | Value::UInt(_) | Value::Float(_) => [0, 1, 0],
+        Value::Bool(_) => [0, 0, 1],
     }
 }
 

@@ -6,22 +6,26 @@
 //! - The valid commits of the last segment are copied to a new one and synced before they count as durable: what the page cache
 //!   shows after a kill need not be on the disk.
 //! - Nothing that cannot be read is ever thrown away.
+//! - A segment with a manifest is in the archive: what the log still has of it is removed.
 
+use crate::archive::{self, Archive};
 use crate::codec::{self, Entry};
 use crate::disk::{Disk, UNFINISHED, write_whole};
 use crate::frame::{self, Frame, Piece, VERSION};
 use crate::ids::Closed;
 use crate::index::{self, Digest, Index};
 use crate::log::{Log, checkpoint, new_salt};
+use crate::manifest::{MANIFEST, Manifest};
 use crate::memory::Memory;
 use crate::names::Names;
+use crate::overlay::Kept;
 use crate::resolve::{Resolved, resolve};
 use crate::segment::{INDEX, LOG, Name, Segment, Shelf};
 use model::{ProjectId, Stamp, Tx};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +86,7 @@ pub struct Recovery {
 /// An opened log and what was learnt from it.
 pub(crate) struct Opened {
     pub(crate) log: Log,
+    pub(crate) archive: Archive,
     /// Of the open segment.
     pub(crate) digest: Digest,
     pub(crate) closed_ids: Closed,
@@ -92,40 +97,50 @@ pub(crate) struct Opened {
     pub(crate) recovery: Recovery,
 }
 
-/// Opens or makes the log in `folder`, and fills `memory` with its latest reports.
+/// Opens or makes the log and the archive in `root`, and fills `memory` with the latest reports.
 pub(crate) fn open(
     disk: Arc<dyn Disk>,
-    folder: &Path,
+    root: &Path,
     segment_bytes: u64,
     memory_bytes: usize,
     memory: &mut Memory,
 ) -> Result<Opened, OpenError> {
+    let (folder, files) = (&root.join("log"), root.join("parquet"));
     disk.create_folder(folder).map_err(failed("make", folder))?;
     let start = Start { disk: disk.as_ref(), folder };
     let listed = start.list()?;
     let mut recovery = Recovery::default();
-    let Resolved { kept, superseded } = resolve(start, &listed.segments, &mut recovery)?;
-    let mut replay = Replay::default();
+    let (archived, in_log) = start.archived(&listed, &mut recovery)?;
+    let number = archived.iter().map(|(name, _)| name).chain(&listed.segments).map(|name| name.number).max().unwrap_or(0) + 1;
+    let Resolved { kept, superseded } = resolve(start, &in_log, archived, &mut recovery)?;
+    let amendments = Kept::load(start.disk, folder).map_err(failed("read the overlay in", folder))?;
+    let mut replay = Replay { sequence: amendments.given_up, ..Replay::default() };
     let (mut closed_ids, mut fingerprints, mut segments) = (Closed::default(), HashSet::new(), BTreeMap::new());
-    let last = kept.last().map(|last| last.name);
+    let last = kept.last().filter(|last| last.archive.is_none()).map(|last| last.name);
     for found in kept.into_iter().filter(|found| Some(found.name) != last) {
-        let index = match found.index {
-            Some(index) => index,
-            None => start.build_index(found.name)?,
+        let index = match (found.index, &found.archive) {
+            (Some(index), _) => index,
+            (None, None) => start.build_index(found.name)?,
+            (None, Some(manifest)) => archive::build_index(start, &files, &disk, found.name, manifest)?,
         };
-        replay.closed(&index.segment, &mut recovery);
-        for (offset, bytes) in &index.segment.damaged {
+        let segment = found.archive.map_or(index.segment, Segment::from);
+        replay.closed(&segment, &mut recovery);
+        for (offset, bytes) in &segment.damaged {
             recovery.damaged.push((found.name.number, *offset, *bytes));
         }
         memory.names.merge(&index.names);
         fingerprints.extend(index.fingerprints);
         closed_ids.push(index.ids);
-        segments.insert(found.name, index.segment);
+        segments.insert(found.name, segment);
     }
     let shelf = Shelf::new(disk.clone(), folder, segments);
+    let kept = Arc::new(Mutex::new(amendments.clone()));
+    let archive = Archive { disk: disk.clone(), log: folder.clone(), folder: files, shelf: shelf.clone(), kept };
+    archive.tidy()?;
+    memory.overlay = amendments.overlay.clone();
+    shelf.read(|chunk| !chunk.amended.is_empty(), &mut |entry| memory.overlay.note(&entry)).map_err(failed("read", folder))?;
     fill(&shelf, memory_bytes, memory).map_err(failed("read", folder))?;
 
-    let number = listed.segments.iter().map(|name| name.number).max().unwrap_or(0) + 1;
     let name = Name { number, salt: new_salt() };
     let Carried { beginning, segment, digest } = start.carry(last, name, &mut replay, memory, &mut recovery)?;
     let file = write_whole(start.disk, &name.log(folder), &beginning).map_err(failed("write", &name.log(folder)))?;
@@ -138,8 +153,8 @@ pub(crate) fn open(
     recovery.last_durable = replay.stamp;
     let (bytes, sequence) = (segment.bytes, replay.sequence);
     shelf.put(name, segment);
-    let log = Log { disk, folder: folder.to_owned(), shelf, segment_bytes, name, file, bytes, sequence };
-    Ok(Opened { log, digest, closed_ids, fingerprints, last_tx: replay.last_tx, recovery })
+    let log = Log { disk, folder: folder.clone(), shelf, segment_bytes, name, file, bytes, sequence };
+    Ok(Opened { log, archive, digest, closed_ids, fingerprints, last_tx: replay.last_tx, recovery })
 }
 
 /// Where copies of what cannot be read are kept, and segments set aside.
@@ -160,7 +175,11 @@ pub(crate) struct Start<'a> {
 struct Listed {
     segments: Vec<Name>,
     indexes: Vec<Name>,
+    manifests: Vec<Name>,
 }
+
+/// Segments of the archive, and those of the log.
+type Parted = (Vec<(Name, Manifest)>, Vec<Name>);
 
 /// The last segment as it goes on under a new name.
 struct Carried {
@@ -185,6 +204,8 @@ impl Start<'_> {
                 listed.segments.push(name);
             } else if let Some(name) = Name::read(&file, INDEX) {
                 listed.indexes.push(name);
+            } else if let Some(name) = Name::read(&file, MANIFEST) {
+                listed.manifests.push(name);
             } else if file.ends_with(UNFINISHED) {
                 // A copy that was never finished: all it would hold is still where it was made from.
                 let path = self.folder.join(file);
@@ -194,13 +215,35 @@ impl Start<'_> {
         Ok(listed)
     }
 
+    /// Parts the segments into those of the archive and those of the log. Where a segment is in both, the log has not been removed
+    /// yet, or somebody has put it there again.
+    fn archived(self, listed: &Listed, recovery: &mut Recovery) -> Result<Parted, OpenError> {
+        let mut archived = Vec::new();
+        let mut in_log = listed.segments.clone();
+        for &name in &listed.manifests {
+            let path = name.manifest(self.folder);
+            match Manifest::read(self.disk, self.folder, name).map_err(failed("read", &path))? {
+                Some(manifest) => {
+                    if in_log.contains(&name) {
+                        in_log.retain(|other| *other != name);
+                        self.disk.remove(&name.log(self.folder)).map_err(failed("remove the archived", &path))?;
+                    }
+                    archived.push((name, manifest));
+                }
+                // Its files stay where they are, and no start will read them before somebody has brought the manifest back.
+                None => recovery.damaged.push((name.number, 0, self.disk.length(&path).map_err(failed("look at", &path))?.unwrap_or(0))),
+            }
+        }
+        Ok((archived, in_log))
+    }
+
     pub(crate) fn content(self, name: Name) -> Result<Vec<u8>, OpenError> {
         let path = name.log(self.folder);
         self.disk.read(&path).map_err(failed("read", &path))
     }
 
     /// Copies bytes that are no frame to a file of their own.
-    fn keep(self, name: Name, offset: u64, rubbish: &[u8]) -> Result<(), OpenError> {
+    pub(crate) fn keep(self, name: Name, offset: u64, rubbish: &[u8]) -> Result<(), OpenError> {
         // A file system may lengthen a file before it has the data: zeros hold nothing.
         if rubbish.iter().all(|&byte| byte == 0) {
             return Ok(());
@@ -289,6 +332,7 @@ impl Start<'_> {
                         replay.commit(frame, &entries, recovery);
                         carried.add(name, frame, &entries);
                         remember(memory, &entries);
+                        entries.iter().for_each(|entry| memory.amend(entry));
                     }
                 }
             }
@@ -326,6 +370,9 @@ impl Replay {
         for (project, _, tx) in segment.chunks.iter().flat_map(|chunk| &chunk.reports) {
             self.number(*project, *tx);
         }
+        for file in segment.archive.iter().flat_map(|manifest| &manifest.files) {
+            self.number(file.project, file.txs.1);
+        }
     }
 
     fn checkpoint(&mut self, frame: &Frame<'_>, checkpoint: &codec::Checkpoint, recovery: &mut Recovery) {
@@ -353,9 +400,9 @@ impl Replay {
     }
 }
 
-/// Fills the memory with the latest reports of closed segments.
+/// Fills the memory with the latest reports of closed segments that are still in the log.
 fn fill(shelf: &Shelf, memory_bytes: usize, memory: &mut Memory) -> io::Result<()> {
-    let left_out = shelf.latest_fitting(memory_bytes.min(START_BYTES) as u64);
+    let left_out = shelf.latest_fitting(memory_bytes.min(START_BYTES) as u64).max(shelf.archived_until());
     memory.leave_out(left_out.unwrap_or(Stamp::ZERO));
     shelf.read(|chunk| left_out.is_none_or(|left_out| chunk.stamps.0 > left_out), &mut |entry| remember(memory, &[entry]))
 }
@@ -371,7 +418,7 @@ fn note_names(names: &mut Names, entries: &[Entry]) {
 fn remember(memory: &mut Memory, entries: &[Entry]) {
     for entry in entries {
         if let Entry::Report(stored) = entry {
-            memory.add(Arc::new(stored.report.clone()));
+            memory.add(&stored.report);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::frame::{self, Frame, Piece, VERSION};
 use crate::index::{self, Index};
+use crate::manifest::Manifest;
 use crate::recovery::{ASIDE, OpenError, Recovery, Start, failed};
 use crate::segment::Name;
 use std::collections::HashMap;
@@ -20,18 +21,28 @@ pub(crate) struct Found {
     base: u64,
     last: u64,
     pub(crate) index: Option<Index>,
+    pub(crate) archive: Option<Manifest>,
 }
 
-/// Finds out which segments count.
-pub(crate) fn resolve(start: Start<'_>, names: &[Name], recovery: &mut Recovery) -> Result<Resolved, OpenError> {
+/// Finds out which segments count, of those in the log and those in the archive.
+pub(crate) fn resolve(
+    start: Start<'_>,
+    names: &[Name],
+    archived: Vec<(Name, Manifest)>,
+    recovery: &mut Recovery,
+) -> Result<Resolved, OpenError> {
     let mut found = Vec::new();
+    for (name, manifest) in archived {
+        let index = index::read(start.disk, start.folder, name, None).map_err(failed("read the index of", &name.manifest(start.folder)))?;
+        found.push(Found { name, base: manifest.base, last: manifest.last, index, archive: Some(manifest) });
+    }
     for name in names {
         let path = name.log(start.folder);
         let bytes = start.disk.length(&path).map_err(failed("look at", &path))?.unwrap_or(0);
-        if let Some(index) = index::read(start.disk, start.folder, *name, bytes).map_err(failed("read the index of", &path))? {
-            found.push(Found { name: *name, base: index.segment.base, last: index.segment.last, index: Some(index) });
+        if let Some(index) = index::read(start.disk, start.folder, *name, Some(bytes)).map_err(failed("read the index of", &path))? {
+            found.push(Found { name: *name, base: index.segment.base, last: index.segment.last, index: Some(index), archive: None });
         } else if let Some((base, last)) = start.range(*name)? {
-            found.push(Found { name: *name, base, last, index: None });
+            found.push(Found { name: *name, base, last, index: None, archive: None });
         } else if bytes > 0 {
             // It stays where it is, and no start will ever read more of it.
             recovery.damaged.push((name.number, 0, bytes));
@@ -41,25 +52,38 @@ pub(crate) fn resolve(start: Start<'_>, names: &[Name], recovery: &mut Recovery)
     let (mut kept, mut superseded): (Vec<Found>, Vec<Name>) = (Vec::new(), Vec::new());
     'found: for next in found {
         while let Some(before) = kept.last().filter(|before| next.base < before.last || next.base == before.base) {
-            if start.covers(next.name, before.name)? {
-                superseded.push(before.name);
-                kept.pop();
-            } else if start.covers(before.name, next.name)? {
-                superseded.push(next.name);
-                continue 'found;
-            } else if before.name < next.name {
-                recovery.set_aside.push(before.name.number);
-                start.set_aside(before.name)?;
-                kept.pop();
-            } else {
-                recovery.set_aside.push(next.name.number);
-                start.set_aside(next.name)?;
+            let verdict = match (&before.archive, &next.archive) {
+                // What is archived was whole when it was: a segment with the same commits was put there by somebody.
+                (Some(_), _) => Verdict::SetAsideNext,
+                (None, Some(_)) => Verdict::SetAsideBefore,
+                (None, None) if start.covers(next.name, before.name)? => Verdict::BeforeIsSuperseded,
+                (None, None) if start.covers(before.name, next.name)? => Verdict::NextIsSuperseded,
+                (None, None) if before.name < next.name => Verdict::SetAsideBefore,
+                (None, None) => Verdict::SetAsideNext,
+            };
+            match verdict {
+                Verdict::BeforeIsSuperseded => superseded.push(before.name),
+                Verdict::NextIsSuperseded => superseded.push(next.name),
+                Verdict::SetAsideBefore => start.set_aside(before, recovery)?,
+                Verdict::SetAsideNext => start.set_aside(&next, recovery)?,
+            }
+            if matches!(verdict, Verdict::NextIsSuperseded | Verdict::SetAsideNext) {
                 continue 'found;
             }
+            kept.pop();
         }
         kept.push(next);
     }
     Ok(Resolved { kept, superseded })
+}
+
+/// What becomes of two segments that overlap.
+#[derive(Clone, Copy)]
+enum Verdict {
+    BeforeIsSuperseded,
+    NextIsSuperseded,
+    SetAsideBefore,
+    SetAsideNext,
 }
 
 impl Start<'_> {
@@ -88,11 +112,14 @@ impl Start<'_> {
         Ok(commits(inner, &inner_content).all(|(_, frame)| theirs.get(&frame.sequence).is_some_and(|same| same.same(&frame))))
     }
 
-    fn set_aside(self, name: Name) -> Result<(), OpenError> {
-        let (from, aside) = (name.log(self.folder), self.folder.join(ASIDE));
+    fn set_aside(self, found: &Found, recovery: &mut Recovery) -> Result<(), OpenError> {
+        let (name, aside) = (found.name, self.folder.join(ASIDE));
+        recovery.set_aside.push(name.number);
+        let path = |folder| if found.archive.is_some() { name.manifest(folder) } else { name.log(folder) };
+        let from = path(self.folder);
         let work = || {
             self.disk.create_folder(&aside)?;
-            self.disk.rename(&from, &name.log(&aside))?;
+            self.disk.rename(&from, &path(&aside))?;
             self.disk.sync_folder(&aside)?;
             self.disk.sync_folder(self.folder)
         };

@@ -3,6 +3,7 @@
 use crate::codec::{self, Entry};
 use crate::disk::Disk;
 use crate::frame::{self, Frame, Piece};
+use crate::manifest::{MANIFEST, Manifest};
 use crate::memory::row_bytes;
 use model::{ProjectId, Stamp, Tx};
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 const CHUNK_BYTES: u64 = 64 << 10;
 
 /// A segment's name: its number, and the salt of its frames (see `frame`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Name {
     pub(crate) number: u64,
     pub(crate) salt: u32,
@@ -38,6 +39,11 @@ impl Name {
     /// The file with what is known of the segment (see `index`).
     pub(crate) fn index(self, folder: &Path) -> PathBuf {
         folder.join(self.with(INDEX))
+    }
+
+    /// The file that says where its reports are once they have left the log (see `manifest`).
+    pub(crate) fn manifest(self, folder: &Path) -> PathBuf {
+        folder.join(self.with(MANIFEST))
     }
 
     pub(crate) fn with(self, ending: &str) -> String {
@@ -66,7 +72,10 @@ pub(crate) struct Segment {
     pub(crate) reports: u64,
     /// Stretches that are no frames: offset and length.
     pub(crate) damaged: Vec<(u64, u64)>,
+    /// Where things lie in the log.
     pub(crate) chunks: Vec<Chunk>,
+    /// Where its reports are once they have left the log; there are no chunks then.
+    pub(crate) archive: Option<Manifest>,
 }
 
 /// Frames that lie one behind the other and are read together.
@@ -80,8 +89,23 @@ pub(crate) struct Chunk {
     pub(crate) row_bytes: u64,
     /// Reports.
     pub(crate) reports: Vec<Numbers>,
-    /// Reports whose late attachments are here.
-    pub(crate) late: Vec<Numbers>,
+    /// Reports whose late attachments or changes are here.
+    pub(crate) amended: Vec<Numbers>,
+}
+
+/// A stretch of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    offset: u64,
+    bytes: usize,
+}
+
+/// What a stretch holds.
+#[derive(Debug, Default)]
+pub(crate) struct Stretch {
+    pub(crate) entries: Vec<Entry>,
+    /// Bytes that cannot be read, with their offsets in the segment.
+    pub(crate) unreadable: Vec<(u64, Vec<u8>)>,
 }
 
 /// Least and greatest number of some reports of a project.
@@ -109,7 +133,10 @@ impl Segment {
                     self.reports += 1;
                     chunk.row_bytes += row_bytes(&stored.report) as u64;
                 }
-                Entry::Attachment { project, tx, .. } => widen(&mut chunk.late, *project, *tx),
+                Entry::Attachment { project, tx, .. } => widen(&mut chunk.amended, *project, *tx),
+                Entry::Change { project, runs, .. } => {
+                    runs.iter().for_each(|(first, last)| [first, last].into_iter().for_each(|tx| widen(&mut chunk.amended, *project, *tx)));
+                }
                 Entry::Checkpoint(_) => {}
             }
         }
@@ -122,9 +149,16 @@ impl Chunk {
         self.stamps.0 < span.end && span.start <= self.stamps.1
     }
 
-    /// Whether a report or a late attachment of it may be in it.
-    pub(crate) fn speaks_of(&self, project: ProjectId, tx: Tx) -> bool {
-        self.reports.iter().chain(&self.late).any(|(of, first, last)| *of == project && (*first..=*last).contains(&tx))
+    /// Whether a report may be in it.
+    pub(crate) fn may_have(&self, project: ProjectId, tx: Tx) -> bool {
+        self.reports.iter().any(|(of, first, last)| *of == project && (*first..=*last).contains(&tx))
+    }
+}
+
+impl From<Manifest> for Segment {
+    fn from(manifest: Manifest) -> Segment {
+        let Manifest { base, last, stamp, missing, .. } = manifest;
+        Segment { base, last, stamp, missing, reports: manifest.reports(), archive: Some(manifest), ..Segment::default() }
     }
 }
 
@@ -163,39 +197,78 @@ impl Shelf {
         work(segments.get_mut(&name).expect("segments stay on the shelf"))
     }
 
-    /// Shows every entry of the chunks that are wanted, oldest first. What has become unreadable since it was written is passed
-    /// over and counted.
+    /// Shows every entry of the chunks that are wanted, of segments in the log, oldest first. What has become unreadable since it
+    /// was written is passed over and counted.
     pub(crate) fn read(&self, wanted: impl Fn(&Chunk) -> bool, visit: &mut dyn FnMut(Entry)) -> io::Result<()> {
-        let places: Vec<(Name, u64, usize)> = {
-            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-            let mut ordered: Vec<_> = segments.iter().collect();
-            // Numbers are as old as their segments unless a person has renamed one: sequences never lie.
-            ordered.sort_by_key(|(name, segment)| (segment.base, **name));
-            let chunks = ordered.into_iter().flat_map(|(name, segment)| segment.chunks.iter().map(move |chunk| (*name, chunk)));
-            chunks.filter(|(_, chunk)| wanted(chunk)).map(|(name, chunk)| (name, chunk.offset, chunk.bytes as usize)).collect()
-        };
-        for (name, offset, bytes) in places {
-            let content = self.disk.read_at(&name.log(&self.folder), offset, bytes)?;
-            for piece in frame::pieces(name.salt, &content) {
-                let entries = match &piece {
-                    Piece::Frame(_, frame) => frame.body().and_then(|body| codec::decode(&body)),
-                    Piece::Rubbish(..) => None,
-                };
-                match (entries, piece) {
-                    (Some(entries), _) => entries.into_iter().for_each(&mut *visit),
-                    (None, Piece::Frame(at, Frame { bytes: lost, .. }) | Piece::Rubbish(at, lost)) => {
-                        self.unreadable_bytes.fetch_add(lost.len() as u64, Ordering::Relaxed);
-                        tracing::error!(
-                            segment = name.number,
-                            offset = offset + at,
-                            bytes = lost.len(),
-                            "a stretch of the log is unreadable"
-                        );
-                    }
+        for name in self.ordered() {
+            for place in self.places(name, &wanted) {
+                match self.load(name, place) {
+                    Ok(read) => read.entries.into_iter().for_each(&mut *visit),
+                    // It has left for the archive meanwhile, where the caller looks next.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_archived(name) => break,
+                    Err(error) => return Err(error),
                 }
             }
         }
         Ok(())
+    }
+
+    /// The segments, oldest first.
+    pub(crate) fn ordered(&self) -> Vec<Name> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<_> = segments.iter().map(|(name, segment)| (segment.base, *name)).collect();
+        // Numbers are as old as their segments unless a person has renamed one: sequences never lie.
+        names.sort_unstable();
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// The wanted stretches of a segment in the log.
+    pub(crate) fn places(&self, name: Name, wanted: impl Fn(&Chunk) -> bool) -> Vec<Place> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let chunks = segments.get(&name).into_iter().flat_map(|segment| &segment.chunks);
+        chunks.filter(|chunk| wanted(chunk)).map(|chunk| Place { offset: chunk.offset, bytes: chunk.bytes as usize }).collect()
+    }
+
+    /// Reads a stretch of a segment in the log.
+    pub(crate) fn load(&self, name: Name, place: Place) -> io::Result<Stretch> {
+        let content = self.disk.read_at(&name.log(&self.folder), place.offset, place.bytes)?;
+        let mut stretch = Stretch::default();
+        for piece in frame::pieces(name.salt, &content) {
+            let entries = match &piece {
+                Piece::Frame(_, frame) => frame.body().and_then(|body| codec::decode(&body)),
+                Piece::Rubbish(..) => None,
+            };
+            match (entries, piece) {
+                (Some(entries), _) => stretch.entries.extend(entries),
+                (None, Piece::Frame(at, Frame { bytes: lost, .. }) | Piece::Rubbish(at, lost)) => {
+                    let offset = place.offset + at;
+                    self.unreadable_bytes.fetch_add(lost.len() as u64, Ordering::Relaxed);
+                    tracing::error!(segment = name.number, offset, bytes = lost.len(), "a stretch of the log is unreadable");
+                    stretch.unreadable.push((offset, lost.to_vec()));
+                }
+            }
+        }
+        Ok(stretch)
+    }
+
+    /// Where a segment's reports are, once they have left the log.
+    pub(crate) fn archive(&self, name: Name) -> Option<Manifest> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&name).and_then(|segment| segment.archive.clone())
+    }
+
+    pub(crate) fn is_archived(&self, name: Name) -> bool {
+        self.archive(name).is_some()
+    }
+
+    /// The last stamp in the archive.
+    pub(crate) fn archived_until(&self) -> Option<Stamp> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.values().filter(|segment| segment.archive.is_some()).map(|segment| segment.stamp).max()
+    }
+
+    /// Takes a segment off the shelf.
+    pub(crate) fn remove(&self, name: Name) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
     }
 
     /// The last stamp of which the reports up to it do not all fit in `row_bytes` of memory, when the latest are taken first.

@@ -2,9 +2,10 @@
 
 use crate::clock::{Clock, Reading};
 use crate::sim::{Fault, SimDisk};
-use crate::{AppendError, Cancel, RealDisk, Reports, Settings, SystemClock};
+use crate::{AppendError, Cancel, Change, RealDisk, Reports, Retention, Settings, SystemClock, View};
 use model::{
-    Aggregate, AggregateOp, Attributes, Condition, NewAttachment, NewReport, Operator, ProjectId, Query, Report, ReportId, Stamp, Tx, Value,
+    Aggregate, AggregateOp, Attributes, Condition, Direction, Key, NewAttachment, NewReport, Operator, ProjectId, Query, Report, ReportId,
+    Selection, Stamp, Tx, Value, oracle,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -35,7 +36,7 @@ impl HandClock {
 }
 
 /// Segments and memory so small that most reports are in closed segments only.
-const SMALL: Settings = Settings { segment_bytes: 4_000, memory_bytes: 3_000 };
+const SMALL: Settings = Settings { segment_bytes: 4_000, memory_bytes: 6_000, retention: Retention { secs: None, bytes: None } };
 
 fn open(disk: &SimDisk, clock: &Arc<HandClock>, settings: Settings) -> Arc<Reports> {
     let (reports, _) = Reports::open(Path::new("/data"), Arc::new(disk.clone()), clock.clone(), Stamp::ZERO, settings).expect("opens");
@@ -269,6 +270,141 @@ fn the_real_disk_and_clock_serve_too() {
     });
 }
 
+/// What the archiver does at times of its own.
+fn archive_all(reports: &Reports, compact: bool) {
+    let (archive, memory) = (&reports.archive, &reports.shared.memory);
+    while let Some(name) = archive.due(Stamp::from_secs(u64::MAX)).first() {
+        archive.move_in(*name, memory).expect("the disk works");
+    }
+    while compact && let Some(name) = archive.compactable(memory, true) {
+        archive.compact(name, memory).expect("the disk works");
+    }
+}
+
+#[test]
+fn a_report_is_told_alike_from_log_and_archive() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let mut reports = open(&disk, &clock, SMALL);
+        let text = |n: i64| Value::from(format!("{n}").repeat(60));
+        for n in 0..60 {
+            let new = NewReport { attachments: vec![file("a")], ..report(Some(n as u8), &[("text", text(n)), ("n", Value::Int(n))]) };
+            reports.append(ProjectId(1 + n as u32 % 2), new).await.expect("taken");
+        }
+        reports.attach(PROJECT, Tx(3), file("late")).await.expect("taken");
+        let set = |value| Change::Set { attribute: "n".into(), value };
+        reports.amend(PROJECT, &[Tx(5), Tx(4), Tx(5)], &[set(Some(Value::from("x")))]).await.expect("taken");
+        reports.amend(PROJECT, &[Tx(4)], &[set(None)]).await.expect("taken");
+        reports.amend(PROJECT, &[Tx(7), Tx(8)], &[Change::Delete]).await.expect("taken");
+        for round in 0..4 {
+            let told = |tx: u64| reports.report(PROJECT, Tx(tx)).expect("readable");
+            let n = |tx: u64| told(tx).expect("there").report.attributes.get("n").cloned();
+            assert_eq!((n(3), n(4), n(5), n(9)), (Some(Value::Int(4)), None, Some(Value::from("x")), Some(Value::Int(16))), "{round}");
+            assert_eq!((told(7), told(8), told(31)), (None, None, None));
+            let names: Vec<String> = told(3).expect("there").attachments.into_iter().map(|one| one.name).collect();
+            assert_eq!(names, ["a", "late"]);
+            assert_eq!(reports.attachment(PROJECT, Tx(3), 2).expect("readable").expect("there").1, b"late");
+            assert!(reports.append(PROJECT, report(Some(12), &[])).await.expect("taken").duplicate, "also of a deleted report");
+            match round {
+                0 => archive_all(&reports, false),
+                1 => archive_all(&reports, true),
+                _ => {
+                    drop(reports);
+                    reports = open(&disk, &clock, SMALL);
+                }
+            }
+        }
+        let archived = disk.files().keys().filter(|path| path.to_string_lossy().ends_with(".parquet")).count();
+        assert!(archived >= 4, "{archived} files in the archive");
+    });
+}
+
+#[test]
+fn only_sealed_segments_leave_the_log_and_leftovers_are_removed() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::new(HandClock::default()));
+        let mut reports = open(&disk, &clock, SMALL);
+        let mut stamps = Vec::new();
+        for n in 0..60 {
+            clock.advance(60);
+            let text = Value::from(format!("{n} ").repeat(90));
+            stamps.push(reports.append(PROJECT, report(None, &[("text", text)])).await.expect("taken").stamp);
+        }
+        let ends = |reports: &Reports| {
+            let closed = reports.archive.shelf.ordered();
+            closed.iter().map(|name| reports.archive.shelf.with(*name, |segment| segment.stamp)).collect::<Vec<_>>()
+        };
+        let all = ends(&reports);
+        assert!(all.len() >= 4, "{} segments", all.len());
+        let due = |reports: &Reports, pin| reports.archive.due(pin).len();
+        assert_eq!((due(&reports, Stamp::ZERO), due(&reports, all[1]), due(&reports, all[1].plus_micros(1))), (0, 1, 2));
+        assert_eq!(due(&reports, Stamp::from_secs(u64::MAX)), all.len() - 1, "the open segment stays");
+        archive_all(&reports, false);
+        let files = || disk.files().into_keys().filter(|path| path.to_string_lossy().contains("/parquet/")).collect::<BTreeSet<_>>();
+        let archived = files();
+        let one = archived.first().expect("there are some").to_string_lossy().into_owned();
+        for leftover in
+            [one.replace("-0.parquet", "-1.parquet"), one.replace("-0.parquet", "-1.parquet.new"), one.replace("00000001-", "00000099-")]
+        {
+            disk.overwrite(Path::new(&leftover), b"half".to_vec());
+        }
+        assert_eq!(files().len(), archived.len() + 3);
+        drop(reports);
+        reports = open(&disk, &clock, SMALL);
+        assert_eq!(files(), archived, "what no manifest names is removed, and nothing else");
+        assert_eq!(reports.accepted(PROJECT, always()).expect("readable"), 60);
+        // The log lost as a whole: the archive alone tells which numbers were given.
+        drop(reports);
+        disk.files().into_keys().filter(|path| path.to_string_lossy().ends_with(".log")).for_each(|path| disk.lose(&path));
+        let reports = open(&disk, &clock, SMALL);
+        let kept = reports.accepted(PROJECT, always()).expect("readable");
+        assert!((1..60).contains(&kept), "{kept} reports in the archive");
+        assert_eq!(reports.append(PROJECT, report(None, &[])).await.expect("taken").tx, Tx(kept + 1));
+    });
+}
+
+#[test]
+fn retention_gives_up_the_oldest_that_are_sealed_and_nothing_else() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::new(HandClock::default()));
+        let mut reports = open(&disk, &clock, SMALL);
+        let text = |n: u64| Value::from(format!("{n} ").repeat(90));
+        for n in 0..120 {
+            reports.append(PROJECT, report(Some(n as u8), &[("text", text(n))])).await.expect("taken");
+            clock.advance(3_600);
+        }
+        let retain = |reports: &Reports, secs, bytes| {
+            reports.archive.retain(reports.now(), Retention { secs, bytes }, &reports.shared.memory).expect("the disk works")
+        };
+        assert_eq!(retain(&reports, Some(0), None), 0, "what is in the log stays");
+        archive_all(&reports, false);
+        let there = |reports: &Reports| reports.accepted(PROJECT, always()).expect("readable");
+        assert_eq!(there(&reports), 120);
+        let gone = retain(&reports, Some(90 * 3_600), None);
+        assert!((10..=30).contains(&gone), "{gone} reports were older than 90 hours");
+        for _ in 0..2 {
+            assert_eq!(there(&reports), 120 - gone);
+            assert_eq!(reports.report(PROJECT, Tx(1)).expect("readable"), None);
+            assert!(reports.append(PROJECT, report(Some(0), &[])).await.expect("taken").duplicate, "its id is remembered for a week");
+            drop(reports);
+            reports = open(&disk, &clock, SMALL);
+        }
+        clock.advance(9 * 86_400);
+        archive_all(&reports, false);
+        let more = retain(&reports, None, Some(1));
+        assert_eq!((there(&reports), reports.accepted(PROJECT, always()).ok()), (120 - gone - more, Some(120 - gone - more)));
+        let files = |ending: &str| disk.files().keys().filter(|path| path.to_string_lossy().ends_with(ending)).count();
+        assert_eq!((files(".parquet"), files(".arc")), (0, 0), "nothing of them is left");
+        drop(reports);
+        let settings = SMALL;
+        let (reports, recovery) =
+            Reports::open(Path::new("/data"), Arc::new(disk.clone()), clock.clone(), Stamp::ZERO, settings).expect("opens");
+        assert_eq!((recovery.missing_commits, recovery.reports), (0, 120 - gone - more), "what was given up is not missing");
+        let receipt = Arc::new(reports).append(PROJECT, report(None, &[])).await.expect("taken");
+        assert_eq!(receipt.tx, Tx(121), "numbers go on");
+    });
+}
+
 fn query() -> impl Strategy<Value = Query> {
     let attribute = || prop::sample::select(vec!["a", "b", "_tx", "none", "timestamp.received"]).prop_map(str::to_owned);
     let condition =
@@ -281,6 +417,12 @@ fn query() -> impl Strategy<Value = Query> {
     parts.prop_map(|(filter, group, aggregates)| Query { filter, group, aggregates, derived: Vec::new() })
 }
 
+fn change() -> impl Strategy<Value = Change> {
+    let value = prop_oneof![Just(None), (0..4i64).prop_map(|n| Some(Value::Int(n))), Just(Some(Value::from("set")))];
+    let set = (prop::sample::select(vec!["a", "b"]), value).prop_map(|(name, value)| Change::Set { attribute: name.to_owned(), value });
+    prop_oneof![2 => set, 1 => Just(Change::Delete)]
+}
+
 fn attributes() -> impl Strategy<Value = Attributes> {
     let value =
         prop_oneof![(0..4i64).prop_map(Value::Int), Just(Value::Bool(true)), "[0-3]?".prop_map(Value::Text), Just(Value::Float(0.5))];
@@ -289,49 +431,99 @@ fn attributes() -> impl Strategy<Value = Attributes> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn memory_log_and_oracle_agree(
+    fn memory_log_archive_and_oracle_agree(
         all in prop::collection::vec((attributes(), 1..3u32, 0..3u64), 1..40),
+        amendments in prop::collection::vec((0..40usize, prop::collection::vec(1..40u64, 1..4), change()), 0..5),
         queries in prop::collection::vec(query(), 1..5),
         (from, until) in (0..60u64, 0..60u64),
-        restart: bool,
+        (moved_after, compacted, restart) in (0..40usize, any::<bool>(), any::<bool>()),
     ) {
         block_on(async {
             let big = Settings { segment_bytes: 600, ..Settings::default() };
-            let (hot, cold) = (SimDisk::default(), SimDisk::default());
-            let (clock, other) = (Arc::new(HandClock::default()), Arc::new(HandClock::default()));
-            let mut stores = [open(&hot, &clock, big.clone()), open(&cold, &other, Settings { memory_bytes: 400, ..big.clone() })];
+            let small = Settings { memory_bytes: 1_600, ..big.clone() };
+            // In memory, in the log, in the archive and the log, in the archive with amendments worked in.
+            let settings = [&big, &small, &small, &big];
+            let disks: [SimDisk; 4] = Default::default();
+            let clocks: [Arc<HandClock>; 4] = Default::default();
+            let open_all = || (0..4).map(|at| open(&disks[at], &clocks[at], settings[at].clone())).collect::<Vec<_>>();
+            let mut stores = open_all();
             let mut accepted: Vec<Report> = Vec::new();
-            for (attributes, project, secs) in all {
-                clock.advance(secs);
-                other.advance(secs);
+            let mut current: Vec<Option<Report>> = Vec::new();
+            for (number, (attributes, project, secs)) in all.into_iter().enumerate() {
                 for (at, store) in stores.iter().enumerate() {
+                    clocks[at].advance(secs);
                     let new = NewReport { id: None, attributes: attributes.clone(), raw: vec![1; 100], attachments: Vec::new() };
                     let receipt = store.append(ProjectId(project), new).await.expect("taken");
                     let row = Report { project: ProjectId(project), tx: receipt.tx, stamp: receipt.stamp, attributes: attributes.clone() };
                     if at == 0 {
-                        accepted.push(row);
+                        accepted.push(row.clone());
+                        current.push(Some(row));
                     } else {
-                        assert_eq!(Some(&row), accepted.last(), "both stamp alike");
+                        assert_eq!(Some(&row), accepted.last(), "all stamp alike");
                     }
                 }
+                for (_, txs, change) in amendments.iter().filter(|(when, ..)| *when == number) {
+                    let txs: Vec<Tx> = txs.iter().map(|tx| Tx(*tx)).collect();
+                    let known: Vec<Tx> = accepted.iter().filter(|row| row.project == PROJECT && txs.contains(&row.tx)).map(|row| row.tx).collect();
+                    for store in &stores {
+                        store.amend(PROJECT, &known, std::slice::from_ref(change)).await.expect("taken");
+                    }
+                    for row in current.iter_mut().filter(|row| row.as_ref().is_some_and(|row| row.project == PROJECT && known.contains(&row.tx))) {
+                        match change {
+                            Change::Delete => *row = None,
+                            Change::Set { attribute, value: Some(value) } => row.as_mut().expect("there").attributes.set(attribute, value.clone()),
+                            Change::Set { attribute, value: None } => row.as_mut().expect("there").attributes.remove(attribute),
+                        }
+                    }
+                }
+                if number == moved_after {
+                    archive_all(&stores[2], false);
+                    archive_all(&stores[3], true);
+                }
+            }
+            if compacted {
+                archive_all(&stores[3], true);
             }
             if restart {
                 drop(stores);
-                stores = [open(&hot, &clock, big.clone()), open(&cold, &other, Settings { memory_bytes: 400, ..big })];
+                stores = open_all();
             }
             let span = Stamp::from_secs(START + from)..Stamp::from_secs(START + until);
-            let within: Vec<&Report> = accepted.iter().filter(|row| row.project == PROJECT && span.contains(&row.stamp)).collect();
-            for store in &stores {
-                let tables = store.evaluate(PROJECT, span.clone(), &queries.iter().collect::<Vec<_>>(), &Cancel::default()).expect("readable");
-                for (table, query) in tables.into_iter().zip(&queries) {
-                    assert_eq!(table.expect("few groups"), model::oracle::evaluate(within.iter().copied(), query));
+            let within = |row: &&Report| row.project == PROJECT && span.contains(&row.stamp);
+            let as_accepted: Vec<&Report> = accepted.iter().filter(within).collect();
+            let as_left: Vec<&Report> = current.iter().flatten().filter(within).collect();
+            let queries: Vec<&Query> = queries.iter().collect();
+            for (at, store) in stores.iter().enumerate() {
+                // Compaction works amendments into what was accepted: only sealed windows are ever compacted.
+                for (view, rows) in [(View::Accepted, &as_accepted), (View::Current, &as_left)].into_iter().skip(usize::from(at == 3)) {
+                    let tables = store.evaluate(PROJECT, span.clone(), view, &queries, &Cancel::default()).expect("readable");
+                    for (table, query) in tables.into_iter().zip(&queries) {
+                        let told = table.expect("few groups");
+                        assert_eq!(told, oracle::evaluate(rows.iter().copied(), query), "store {at}, {view:?}, {query:?}");
+                        let kept: BTreeSet<Key> = told.rows.iter().map(|row| row.key.clone()).step_by(2).collect();
+                        let rest = store.rest(PROJECT, span.clone(), view, query, &kept, &Cancel::default()).expect("readable").expect("few");
+                        assert_eq!(rest, oracle::rest(rows.iter().copied(), query, &kept), "store {at}, {view:?}, {query:?}");
+                    }
+                    let selection = Selection {
+                        filter: queries[0].filter.clone(),
+                        columns: vec!["a".into(), "_tx".into(), "none".into()],
+                        order: queries[0].group.iter().map(|name| (name.clone(), Direction::Descending)).collect(),
+                        offset: 1,
+                        limit: 5,
+                        derived: Vec::new(),
+                    };
+                    let selected = store.select(PROJECT, span.clone(), view, &selection, &Cancel::default()).expect("readable").expect("few");
+                    assert_eq!(selected, oracle::select(rows.iter().copied(), &selection), "store {at}, {view:?}");
                 }
-                assert_eq!(store.accepted(PROJECT, span.clone()).expect("readable"), within.len() as u64);
-                for row in &within {
-                    assert_eq!(&&store.report(PROJECT, row.tx).expect("readable").expect("there").report, row);
+                if at < 3 {
+                    assert_eq!(store.accepted(PROJECT, span.clone()).expect("readable"), as_accepted.len() as u64);
+                }
+                for (row, left) in accepted.iter().zip(&current) {
+                    let told = store.report(row.project, row.tx).expect("readable").map(|stored| stored.report);
+                    assert_eq!(&told, left, "store {at}");
                 }
             }
         });

@@ -173,10 +173,11 @@ fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>,
         add(&counters.commits, 1);
         add(&counters.bytes, committed.bytes);
         add(&counters.appended, committed.reports.len() as u64);
-        if !committed.reports.is_empty() {
+        if !committed.reports.is_empty() || !committed.amendments.is_empty() {
             let mut memory = shared.memory.write().unwrap_or_else(PoisonError::into_inner);
             memory.names.merge(&committed.names);
-            committed.reports.into_iter().for_each(|report| memory.add(report));
+            committed.reports.iter().for_each(|report| memory.add(report));
+            committed.amendments.iter().for_each(|entry| memory.amend(entry));
         }
         // Visible first, then said to be.
         shared.durable.send_replace(committed.stamp);
@@ -194,6 +195,7 @@ fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>,
 pub(crate) fn weight(request: &Request) -> usize {
     match request {
         Request::Report { report, .. } => report.raw.len() + crate::memory::attribute_bytes(&report.attributes),
+        Request::Change { runs, .. } => 64 + runs.len() * 4,
         Request::Attachment { .. } | Request::Tick => 64,
     }
 }

@@ -1,0 +1,394 @@
+//! Reads files: whole columns as blocks for the evaluator, or reports as they were stored.
+
+use super::checked::Source;
+use super::group::ListedFile;
+use super::schema::{ATTACHMENTS, Kind, MORE, Part, RAW, STAMP, TX, UUID, parts};
+use super::{MORE_NAMES, PROJECT, damaged, disk_error, pages};
+use crate::codec::StoredReport;
+use crate::disk::Disk;
+use ::parquet::column::reader::ColumnReaderImpl;
+use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, Int64Type};
+use ::parquet::errors::{ParquetError, Result as ParquetResult};
+use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use ::parquet::file::page_index::index_reader::decode_offset_index;
+use ::parquet::file::serialized_reader::SerializedPageReader;
+use ::parquet::file::statistics::Statistics;
+use columns::{Bits, Block, Column, Dictionaries, Dictionary, MISSING, Present};
+use model::{Attachment, Attributes, ProjectId, Report, ReportId, Stamp, Tx, Value};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Reports read at once when all are asked for.
+const BATCH: usize = 512;
+
+/// A file whose footer has been read.
+pub(crate) struct File {
+    source: Source,
+    metadata: ParquetMetaData,
+    project: ProjectId,
+    /// The columns of attributes with their places.
+    parts: Vec<(usize, Part)>,
+    /// Which attributes have values in `_more`, and how many.
+    more: BTreeMap<String, u64>,
+}
+
+impl File {
+    /// Opens a file; reads only its footer.
+    pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<File> {
+        let (source, footer) = Source::open(disk, path)?;
+        let metadata = ParquetMetaDataReader::decode_metadata(&footer).map_err(disk_error)?;
+        let parts = parts(metadata.file_metadata().schema_descr())?;
+        let note = |key: &str| {
+            let notes = metadata.file_metadata().key_value_metadata()?;
+            notes.iter().find(|note| note.key == key)?.value.as_deref()
+        };
+        let project = note(PROJECT).and_then(|text| text.parse().ok()).map(ProjectId).ok_or_else(|| damaged("it names no project"))?;
+        let more = note(MORE_NAMES)
+            .and_then(|json| serde_json::from_str(json).ok())
+            .ok_or_else(|| damaged("it does not name its rare attributes"))?;
+        Ok(File { source, metadata, project, parts, more })
+    }
+
+    /// The named attributes, a block a row group. One that has no value in a block has no column there.
+    pub(crate) fn blocks(&self, names: &BTreeSet<String>, dictionaries: &Dictionaries) -> io::Result<Vec<Block>> {
+        (0..self.metadata.num_row_groups()).map(|group| self.block(group, names, dictionaries).map_err(disk_error)).collect()
+    }
+
+    /// One report.
+    pub(crate) fn report(&self, tx: Tx) -> io::Result<Option<StoredReport>> {
+        let find = || {
+            for group in 0..self.metadata.num_row_groups() {
+                if self.may_have(group, tx) {
+                    let txs = self.every::<Int64Type>(group, TX)?;
+                    if let Some(row) = txs.iter().position(|one| *one as u64 == tx.0) {
+                        let mut rows = Rows::open(self, group)?;
+                        rows.skip(row)?;
+                        return Ok(rows.next(1)?.pop());
+                    }
+                }
+            }
+            Ok(None)
+        };
+        find().map_err(disk_error)
+    }
+
+    /// All reports in their order, a few at a time. After an error there are no more.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = io::Result<StoredReport>> + '_ {
+        Reports { file: self, groups: 0..self.metadata.num_row_groups(), rows: None, ready: VecDeque::new() }
+    }
+
+    fn rows(&self, group: usize) -> usize {
+        self.metadata.row_group(group).num_rows() as usize
+    }
+
+    fn may_have(&self, group: usize, tx: Tx) -> bool {
+        let Some(Statistics::Int64(txs)) = self.metadata.row_group(group).column(TX).statistics() else { return true };
+        let (least, greatest) = (txs.min_opt().map(|least| *least as u64), txs.max_opt().map(|greatest| *greatest as u64));
+        least.is_none_or(|least| least <= tx.0) && greatest.is_none_or(|greatest| tx.0 <= greatest)
+    }
+
+    /// Whether a column has no value in a row group.
+    fn is_empty(&self, group: usize, place: usize) -> bool {
+        let statistics = self.metadata.row_group(group).column(place).statistics();
+        statistics.and_then(Statistics::null_count_opt).is_some_and(|missing| missing == self.rows(group) as u64)
+    }
+
+    fn pages(&self, group: usize, place: usize) -> ParquetResult<SerializedPageReader<Source>> {
+        let chunk = self.metadata.row_group(group).column(place);
+        let index = chunk.offset_index_range().ok_or_else(|| damaged("a column has no index"))?;
+        let index = decode_offset_index(&self.source.read(index)?)?;
+        SerializedPageReader::new(Arc::new(self.source.clone()), chunk, self.rows(group), Some(index.page_locations))
+    }
+
+    fn cells<T: DataType>(&self, group: usize, place: usize) -> ParquetResult<Cells<T>> {
+        let column = self.metadata.file_metadata().schema_descr().column(place);
+        let is_optional = column.max_def_level() > 0;
+        Ok(Cells { reader: ColumnReaderImpl::new(column, Box::new(self.pages(group, place)?)), is_optional })
+    }
+
+    /// A whole column that has a value in every row.
+    fn every<T: DataType>(&self, group: usize, place: usize) -> ParquetResult<Vec<T::T>> {
+        Ok(self.cells::<T>(group, place)?.next(self.rows(group))?.1)
+    }
+
+    fn block(&self, group: usize, names: &BTreeSet<String>, dictionaries: &Dictionaries) -> ParquetResult<Block> {
+        let unsigned = |numbers: Vec<i64>| Arc::new(numbers.into_iter().map(|number| number as u64).collect::<Vec<u64>>());
+        let (tx, stamp) = (unsigned(self.every::<Int64Type>(group, TX)?), unsigned(self.every::<Int64Type>(group, STAMP)?));
+        let mut block = Block { tx, stamp, ..Block::default() };
+        let rare: BTreeSet<&String> = names.iter().filter(|name| self.more.contains_key(*name)).collect();
+        let mut more = if rare.is_empty() { BTreeMap::new() } else { self.rare(group, &rare)? };
+        for name in names {
+            let parts = self.parts.iter().filter(|(place, part)| part.attribute == *name && !self.is_empty(group, *place));
+            let parts: Vec<(usize, Kind)> = parts.map(|(place, part)| (*place, part.kind)).collect();
+            let column = match (&parts[..], more.remove(name)) {
+                ([], None) => continue,
+                ([(place, Kind::Int)], None) => {
+                    let (present, values) = self.native::<Int64Type>(group, *place)?;
+                    Column::Ints(values, present)
+                }
+                ([(place, Kind::Float)], None) => {
+                    let (present, values) = self.native::<DoubleType>(group, *place)?;
+                    Column::Floats(values, present)
+                }
+                (parts, rare) => self.codes(group, parts, rare.unwrap_or_default(), dictionaries.of(name))?,
+            };
+            block.columns.insert(name.clone(), Arc::new(column));
+        }
+        Ok(block)
+    }
+
+    /// Numbers, with 0 in rows that have none.
+    fn native<T: DataType>(&self, group: usize, place: usize) -> ParquetResult<(Present, Vec<T::T>)> {
+        let rows = self.rows(group);
+        let (levels, values) = self.cells::<T>(group, place)?.next(rows)?;
+        if values.len() == rows {
+            return Ok((None, values));
+        }
+        let mut values = values.into_iter();
+        let mut value = |level: &i16| if *level == 1 { values.next().unwrap_or_default() } else { T::T::default() };
+        let spread = levels.iter().map(&mut value).collect();
+        Ok((Some(Bits::from_fn(rows, |row| levels[row] == 1)), spread))
+    }
+
+    fn codes(
+        &self,
+        group: usize,
+        parts: &[(usize, Kind)],
+        rare: Vec<(usize, Value)>,
+        dictionary: Arc<Dictionary>,
+    ) -> ParquetResult<Column> {
+        let rows = self.rows(group);
+        let mut codes = vec![MISSING; rows];
+        for &(place, kind) in parts {
+            if kind == Kind::Text {
+                pages::codes(&mut self.pages(group, place)?, &dictionary, &mut codes)?;
+                continue;
+            }
+            let values = AnyCells::open(self, group, place, kind)?.next(rows)?;
+            let present = || values.iter().enumerate().filter_map(|(row, value)| Some((row, value.as_ref()?)));
+            let given = dictionary.intern_all(present().map(|(_, value)| value));
+            present().zip(given).for_each(|((row, _), code)| codes[row] = code);
+        }
+        let given = dictionary.intern_all(rare.iter().map(|(_, value)| value));
+        rare.iter().zip(given).for_each(|((row, _), code)| codes[*row] = code);
+        Ok(Column::Codes(codes, dictionary))
+    }
+
+    /// Values of some attributes that have no column, with their rows.
+    fn rare<'n>(&self, group: usize, names: &BTreeSet<&'n String>) -> ParquetResult<BTreeMap<&'n String, Vec<(usize, Value)>>> {
+        let mut found: BTreeMap<&String, Vec<(usize, Value)>> = BTreeMap::new();
+        let objects = self.cells::<ByteArrayType>(group, MORE)?.spread(self.rows(group))?;
+        for (row, object) in objects.iter().enumerate() {
+            let mut object = read_more(object.as_ref())?;
+            for name in names {
+                if let Some(value) = object.remove(*name) {
+                    found.entry(name).or_default().push((row, value));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+struct Reports<'f> {
+    file: &'f File,
+    groups: std::ops::Range<usize>,
+    rows: Option<Rows<'f>>,
+    ready: VecDeque<StoredReport>,
+}
+
+impl Reports<'_> {
+    /// Reads on when nothing is ready.
+    fn read(&mut self) -> ParquetResult<()> {
+        while self.ready.is_empty() {
+            match &mut self.rows {
+                Some(rows) if rows.left > 0 => self.ready.extend(rows.next(BATCH)?),
+                _ => match self.groups.next() {
+                    Some(group) => self.rows = Some(Rows::open(self.file, group)?),
+                    None => break,
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Reports<'_> {
+    type Item = io::Result<StoredReport>;
+
+    fn next(&mut self) -> Option<io::Result<StoredReport>> {
+        if let Err(error) = self.read() {
+            (self.groups, self.rows) = (0..0, None);
+            return Some(Err(disk_error(error)));
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
+
+/// All columns of a row group, read on in step.
+struct Rows<'f> {
+    file: &'f File,
+    left: usize,
+    txs: Cells<Int64Type>,
+    stamps: Cells<Int64Type>,
+    ids: Cells<FixedLenByteArrayType>,
+    attachments: Cells<ByteArrayType>,
+    more: Cells<ByteArrayType>,
+    bodies: Cells<ByteArrayType>,
+    parts: Vec<(&'f Part, AnyCells)>,
+}
+
+impl<'f> Rows<'f> {
+    fn open(file: &'f File, group: usize) -> ParquetResult<Rows<'f>> {
+        let mut opened = Vec::new();
+        for (place, part) in file.parts.iter().filter(|(place, _)| !file.is_empty(group, *place)) {
+            opened.push((part, AnyCells::open(file, group, *place, part.kind)?));
+        }
+        Ok(Rows {
+            file,
+            left: file.rows(group),
+            txs: file.cells(group, TX)?,
+            stamps: file.cells(group, STAMP)?,
+            ids: file.cells(group, UUID)?,
+            attachments: file.cells(group, ATTACHMENTS)?,
+            more: file.cells(group, MORE)?,
+            bodies: file.cells(group, RAW)?,
+            parts: opened,
+        })
+    }
+
+    fn skip(&mut self, rows: usize) -> ParquetResult<()> {
+        self.left -= rows;
+        self.txs.skip(rows)?;
+        self.stamps.skip(rows)?;
+        self.ids.skip(rows)?;
+        self.attachments.skip(rows)?;
+        self.more.skip(rows)?;
+        self.bodies.skip(rows)?;
+        self.parts.iter_mut().try_for_each(|(_, cells)| cells.skip(rows))
+    }
+
+    /// The next reports, at most so many.
+    fn next(&mut self, most: usize) -> ParquetResult<Vec<StoredReport>> {
+        let count = most.min(self.left);
+        self.left -= count;
+        let mut attributes: Vec<Vec<(String, Value)>> = vec![Vec::with_capacity(self.parts.len()); count];
+        for (part, cells) in &mut self.parts {
+            for (pairs, value) in attributes.iter_mut().zip(cells.next(count)?) {
+                pairs.extend(value.map(|value| (part.attribute.clone(), value)));
+            }
+        }
+        for (pairs, object) in attributes.iter_mut().zip(self.more.spread(count)?) {
+            pairs.extend(read_more(object.as_ref())?);
+        }
+        let (txs, stamps) = (self.txs.next(count)?.1, self.stamps.next(count)?.1);
+        let numbers = txs.into_iter().zip(stamps).map(|(tx, stamp)| (Tx(tx as u64), Stamp::from_micros(stamp as u64)));
+        let ids = self.ids.spread(count)?.into_iter().map(|id| id.map(|id| ReportId(id.data().try_into().expect("of 16 bytes"))));
+        let attachments = self.attachments.spread(count)?.into_iter().map(|json| read_attachments(json.as_ref()));
+        let bodies = self.bodies.next(count)?.1.into_iter().map(|body| body.data().to_vec());
+        let rest = numbers.zip(ids).zip(attachments).zip(bodies);
+        let stored = attributes.into_iter().zip(rest).map(|(pairs, ((((tx, stamp), id), attachments), raw))| {
+            let report = Report { project: self.file.project, tx, stamp, attributes: Attributes::from_pairs(pairs) };
+            Ok(StoredReport { report, id, raw, attachments: attachments? })
+        });
+        stored.collect()
+    }
+}
+
+fn read_more(object: Option<&ByteArray>) -> ParquetResult<BTreeMap<String, Value>> {
+    let read = |object: &ByteArray| serde_json::from_slice(object.data()).map_err(|_| damaged("`_more` is no JSON object"));
+    Ok(object.map_or(Ok(BTreeMap::new()), read)?)
+}
+
+fn read_attachments(list: Option<&ByteArray>) -> ParquetResult<Vec<Attachment>> {
+    let Some(list) = list else { return Ok(Vec::new()) };
+    let files: Option<Vec<ListedFile>> = serde_json::from_slice(list.data()).ok();
+    let read = files.and_then(|files| files.into_iter().map(ListedFile::read).collect());
+    Ok(read.ok_or_else(|| damaged("`_attachments` is no list of files"))?)
+}
+
+/// A column of a row group, read row after row.
+struct Cells<T: DataType> {
+    reader: ColumnReaderImpl<T>,
+    is_optional: bool,
+}
+
+impl<T: DataType> Cells<T> {
+    fn skip(&mut self, rows: usize) -> ParquetResult<()> {
+        if self.reader.skip_records(rows)? == rows { Ok(()) } else { Err(too_few_rows()) }
+    }
+
+    /// For each row 1 or 0, and the values of those that have 1. Where every row must have a value there are only these.
+    fn next(&mut self, rows: usize) -> ParquetResult<(Vec<i16>, Vec<T::T>)> {
+        let (mut levels, mut values) = (Vec::new(), Vec::new());
+        let (read, ..) = self.reader.read_records(rows, self.is_optional.then_some(&mut levels), None, &mut values)?;
+        if read == rows { Ok((levels, values)) } else { Err(too_few_rows()) }
+    }
+
+    /// The next rows of a column in which values may be missing.
+    fn spread(&mut self, rows: usize) -> ParquetResult<Vec<Option<T::T>>> {
+        let (levels, values) = self.next(rows)?;
+        let mut values = values.into_iter();
+        Ok(levels.into_iter().map(|level| if level == 1 { values.next() } else { None }).collect())
+    }
+}
+
+fn too_few_rows() -> ParquetError {
+    damaged("a column is too short").into()
+}
+
+/// A column of an attribute.
+enum AnyCells {
+    Text(Cells<ByteArrayType>),
+    Int(Cells<Int64Type>),
+    UInt(Cells<Int64Type>),
+    Float(Cells<DoubleType>),
+    Bool(Cells<BoolType>),
+}
+
+impl AnyCells {
+    fn open(file: &File, group: usize, place: usize, kind: Kind) -> ParquetResult<AnyCells> {
+        Ok(match kind {
+            Kind::Text => AnyCells::Text(file.cells(group, place)?),
+            Kind::Int => AnyCells::Int(file.cells(group, place)?),
+            Kind::UInt => AnyCells::UInt(file.cells(group, place)?),
+            Kind::Float => AnyCells::Float(file.cells(group, place)?),
+            Kind::Bool => AnyCells::Bool(file.cells(group, place)?),
+        })
+    }
+
+    fn skip(&mut self, rows: usize) -> ParquetResult<()> {
+        match self {
+            AnyCells::Text(cells) => cells.skip(rows),
+            AnyCells::Int(cells) | AnyCells::UInt(cells) => cells.skip(rows),
+            AnyCells::Float(cells) => cells.skip(rows),
+            AnyCells::Bool(cells) => cells.skip(rows),
+        }
+    }
+
+    fn next(&mut self, rows: usize) -> ParquetResult<Vec<Option<Value>>> {
+        match self {
+            AnyCells::Text(cells) => {
+                let text = |bytes: ByteArray| Ok(Value::Text(bytes.as_utf8()?.to_owned()));
+                cells.spread(rows)?.into_iter().map(|cell| cell.map(text).transpose()).collect()
+            }
+            AnyCells::Int(cells) => Ok(cells.spread(rows)?.into_iter().map(|cell| cell.map(Value::Int)).collect()),
+            AnyCells::UInt(cells) => {
+                let unsigned = |number: i64| Value::UInt(number as u64);
+                Ok(cells.spread(rows)?.into_iter().map(|cell| cell.map(unsigned)).collect())
+            }
+            AnyCells::Float(cells) => Ok(cells.spread(rows)?.into_iter().map(|cell| cell.map(Value::Float)).collect()),
+            AnyCells::Bool(cells) => Ok(cells.spread(rows)?.into_iter().map(|cell| cell.map(Value::Bool)).collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+impl File {
+    /// Names of all columns.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        self.metadata.file_metadata().schema_descr().columns().iter().map(|column| column.name())
+    }
+}

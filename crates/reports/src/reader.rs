@@ -1,0 +1,199 @@
+//! What one project has over a span, block by block: recent reports from memory, older ones from the archive through the cache of
+//! columns, and what is in neither from the log.
+
+use crate::archive::Archive;
+use crate::cache::Cache;
+use crate::codec::Entry;
+use crate::manifest::Archived;
+use crate::memory::{Held, Memory};
+use crate::overlay::Amended;
+use crate::segment::Name;
+use columns::{Bits, Block, Builder, Column, Dictionaries, MISSING};
+use model::{ProjectId, Stamp, Tx, Value};
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Which reports a reader sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// As they were accepted: what windows are sealed from, whatever people do to the reports meanwhile.
+    Accepted,
+    /// As people have left them: deleted ones are gone, changed attributes changed.
+    Current,
+}
+
+/// Where some of the blocks come from.
+enum Part {
+    Held(Arc<Block>),
+    Archived(Name, Archived),
+    Log(Name),
+}
+
+/// A span's parts, oldest first. Each can be loaded apart, by any thread.
+pub(crate) struct Extent<'a> {
+    archive: &'a Archive,
+    cache: &'a Cache,
+    project: ProjectId,
+    names: &'a BTreeSet<String>,
+    /// Of the parts that are not in memory.
+    older: Range<Stamp>,
+    amended: Option<Arc<Amended>>,
+    dictionaries: Arc<Dictionaries>,
+    parts: Vec<Part>,
+}
+
+impl<'a> Extent<'a> {
+    pub(crate) fn new(
+        memory: &RwLock<Memory>,
+        archive: &'a Archive,
+        cache: &'a Cache,
+        project: ProjectId,
+        span: &Range<Stamp>,
+        view: View,
+        names: &'a BTreeSet<String>,
+    ) -> Extent<'a> {
+        // Memory and overlay at one moment, then the shelf: what compaction takes from the overlay is in the files by then.
+        let (held, amended) = {
+            let memory = memory.read().unwrap_or_else(PoisonError::into_inner);
+            (memory.held(project, span, names), if view == View::Current { memory.overlay.of(project) } else { None })
+        };
+        let Held { blocks, complete_from, dictionaries } = held;
+        let older = span.start..span.end.min(complete_from);
+        let mut parts = Vec::new();
+        if !older.is_empty() {
+            for name in archive.shelf.ordered() {
+                parts.extend(part_of(archive, name, project, &older));
+            }
+        }
+        // The unfinished block may still have what files tell by now.
+        let recent = complete_from..Stamp::from_micros(u64::MAX);
+        parts.extend(blocks.into_iter().map(|block| Part::Held(clip(block, &recent))));
+        Extent { archive, cache, project, names, older, amended, dictionaries, parts }
+    }
+
+    /// How many parts there are.
+    pub(crate) fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Loads one part.
+    pub(crate) fn load(&self, part: usize) -> io::Result<Vec<Arc<Block>>> {
+        let blocks = match &self.parts[part] {
+            Part::Held(block) => vec![block.clone()],
+            older => self.load_older(older)?,
+        };
+        Ok(match &self.amended {
+            None => blocks,
+            Some(amended) => blocks.iter().map(|block| amend(block, amended, self.names, &self.dictionaries)).collect(),
+        })
+    }
+
+    fn load_older(&self, part: &Part) -> io::Result<Vec<Arc<Block>>> {
+        let (name, loaded) = match part {
+            Part::Archived(name, file) => (*name, self.cache.load(self.archive, *name, file, self.names, &self.dictionaries)),
+            Part::Log(name) => (*name, self.load_log(*name)),
+            Part::Held(_) => unreachable!("held blocks are loaded"),
+        };
+        let blocks = match loaded {
+            // It has been moved or rewritten since the parts were listed: look again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match part_of(self.archive, name, self.project, &self.older) {
+                Some(again) if !again.is_same(part) => return self.load_older(&again),
+                None => return Ok(Vec::new()),
+                Some(_) => return Err(error),
+            },
+            loaded => loaded?,
+        };
+        // What memory has must not be seen twice.
+        Ok(blocks.into_iter().map(|block| clip(block, &self.older)).collect())
+    }
+
+    fn load_log(&self, name: Name) -> io::Result<Vec<Arc<Block>>> {
+        // Not kept, so it shares no dictionary with what is.
+        let mut builder = Builder::new(Arc::default());
+        for place in self.archive.shelf.places(name, |chunk| chunk.is_over(&self.older)) {
+            let stretch = self.archive.shelf.load(name, place)?;
+            if !stretch.unreadable.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a stretch of the log is damaged"));
+            }
+            for entry in stretch.entries {
+                if let Entry::Report(stored) = entry
+                    && stored.report.project == self.project
+                {
+                    builder.add(&stored.report);
+                }
+            }
+        }
+        Ok(if builder.rows() == 0 { Vec::new() } else { vec![Arc::new(builder.freeze())] })
+    }
+}
+
+impl Part {
+    fn is_same(&self, other: &Part) -> bool {
+        match (self, other) {
+            (Part::Archived(_, a), Part::Archived(_, b)) => a.generation == b.generation,
+            (Part::Log(_), Part::Log(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Where a segment's reports of a project are, if it has any in the span.
+fn part_of(archive: &Archive, name: Name, project: ProjectId, span: &Range<Stamp>) -> Option<Part> {
+    match archive.shelf.archive(name) {
+        Some(manifest) => {
+            let file = manifest.files.into_iter().find(|file| file.project == project)?;
+            (file.stamps.0 < span.end && span.start <= file.stamps.1).then_some(Part::Archived(name, file))
+        }
+        None => {
+            let has = |chunk: &crate::segment::Chunk| chunk.is_over(span) && chunk.reports.iter().any(|(of, ..)| *of == project);
+            (!archive.shelf.places(name, has).is_empty()).then_some(Part::Log(name))
+        }
+    }
+}
+
+/// Hides the rows outside of a span.
+fn clip(block: Arc<Block>, span: &Range<Stamp>) -> Arc<Block> {
+    let is_within = |stamp: u64| span.contains(&Stamp::from_micros(stamp));
+    if block.stamps().is_none_or(|(first, last)| is_within(first) && is_within(last)) {
+        return block;
+    }
+    let mut clipped = Block::clone(&block);
+    clipped.hide(Bits::from_fn(block.rows(), |row| !is_within(block.stamp[row])));
+    Arc::new(clipped)
+}
+
+/// Rows with their new values; `None`: missing from now on.
+type Changes<'a> = Vec<(usize, Option<&'a Value>)>;
+
+/// Lays a project's amendments over a block, as far as they concern these attributes.
+fn amend(block: &Arc<Block>, amended: &Amended, names: &BTreeSet<String>, dictionaries: &Dictionaries) -> Arc<Block> {
+    let Some((first, last)) = block.tx.first().zip(block.tx.last()).map(|(first, last)| (Tx(*first), Tx(*last))) else {
+        return block.clone();
+    };
+    // Rows are in the order of their numbers.
+    let row_of = |tx: &Tx| block.tx.binary_search(&tx.0).ok();
+    let deleted: Vec<usize> = amended.deleted.range(first..=last).filter_map(row_of).collect();
+    let values = amended.values.iter().filter(|(name, _)| names.contains(*name));
+    let changed: Vec<(&String, Changes<'_>)> = values
+        .map(|(name, values)| (name, values.range(first..=last).filter_map(|(tx, value)| Some((row_of(tx)?, value.as_ref()))).collect()))
+        .filter(|(_, changes): &(_, Vec<_>)| !changes.is_empty())
+        .collect();
+    if deleted.is_empty() && changed.is_empty() {
+        return block.clone();
+    }
+    let mut seen = Block::clone(block);
+    if !deleted.is_empty() {
+        let mut hidden = Bits::none(block.rows());
+        deleted.into_iter().for_each(|row| _ = hidden.put(row));
+        seen.hide(hidden);
+    }
+    for (name, changes) in changed {
+        let dictionary = dictionaries.of(name);
+        let missing = || Arc::new(Column::Codes(vec![MISSING; block.rows()], dictionary.clone()));
+        let before = block.columns.get(name).cloned().unwrap_or_else(missing);
+        seen.columns.insert(name.clone(), Arc::new(before.with(&dictionary, &changes)));
+    }
+    Arc::new(seen)
+}
