@@ -1,6 +1,8 @@
 //! The configuration as values: what exists now and what was in force at the start of any window still to be sealed.
 
+use crate::attribute::AttributeSetting;
 use crate::token::Access;
+use crate::user::User;
 use model::{Period, ProjectId, Query, Secret, Stamp, Window};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -27,6 +29,10 @@ id!(
     /// A metric store, across its revisions; never reused.
     StoreId
 );
+id!(
+    /// A user; never reused, also where a deleted user's name is.
+    UserId
+);
 
 /// All configuration at one moment. Cheap to share; a change makes a new one.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +49,10 @@ pub struct Snapshot {
     pub tokens: HashMap<[u8; 32], Access>,
     /// Stores behind pull URLs, by the SHA-256 of the URL's secret.
     pub pulls: HashMap<[u8; 32], StoreId>,
+    /// Users by name, disabled ones included.
+    pub users: Vec<User>,
+    /// What is declared of attributes, by project and attribute.
+    pub attribute_settings: Vec<AttributeSetting>,
 }
 
 /// A project.

@@ -67,10 +67,7 @@ impl Catalog {
         let done = edit(&mut change)?;
         let audit = change.audit;
         for (action, subject) in audit {
-            transaction.execute(
-                "INSERT INTO audit (at, actor, action, subject) VALUES (?1, ?2, ?3, ?4)",
-                params![stamp.micros() as i64, actor, action, subject],
-            )?;
+            write_audit(&transaction, stamp, actor, &action, &subject)?;
         }
         transaction.execute(
             "INSERT INTO meta (key, value) VALUES ('last_config_stamp', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -139,6 +136,9 @@ impl Catalog {
         let query = serde_json::to_string(&draft.query).map_err(|_| CatalogError::Damaged("query"))?;
         self.change(actor, now, |change| {
             change.audit("put metric", &format!("{set}/{name}"));
+            if let Some(attribute) = self.snapshot.borrow().personal_label(project, &draft.query) {
+                return Err(CatalogError::Personal(attribute.to_owned()));
+            }
             let set = ensure_set(change, project, set)?;
             let stamp = change.stamp.micros() as i64;
             let found: Option<i64> = change
@@ -331,7 +331,21 @@ fn floor(connection: &rusqlite::Connection) -> Result<Stamp, CatalogError> {
     Ok(Stamp::from_secs(sealed.unwrap_or(0).unsigned_abs()).max(Stamp::from_micros(changed)))
 }
 
-fn expect_revision(expected: Option<u32>, found: u32) -> Result<(), CatalogError> {
+pub(crate) fn write_audit(
+    transaction: &Transaction<'_>,
+    stamp: Stamp,
+    actor: &str,
+    action: &str,
+    subject: &str,
+) -> Result<(), CatalogError> {
+    transaction.execute(
+        "INSERT INTO audit (at, actor, action, subject) VALUES (?1, ?2, ?3, ?4)",
+        params![stamp.micros() as i64, actor, action, subject],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn expect_revision(expected: Option<u32>, found: u32) -> Result<(), CatalogError> {
     match expected {
         Some(expected) if expected != found => Err(CatalogError::Changed { expected, found }),
         _ => Ok(()),

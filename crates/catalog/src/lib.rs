@@ -1,29 +1,45 @@
-//! Everything remembered except reports: projects, tokens, metric sets, stores, sealed points, deliveries. The only crate
-//! that knows SQLite.
+//! Everything remembered except reports: projects, users, tokens, metric sets, stores, sealed points, deliveries. The only
+//! crate that knows SQLite.
 //!
 //! One writer connection behind one lock: a configuration change takes its stamp while it holds the lock, so whoever asks for
 //! a snapshot under that lock afterwards sees every change stamped earlier. A seal is one transaction.
 
+mod attribute;
 mod config;
 mod delivery;
 mod edit;
+mod guess;
+mod issue;
 mod load;
+mod password;
 mod schema;
 mod seal;
 mod secrets;
+mod session;
 mod token;
+mod user;
+mod view;
 
-pub use config::{Metric, MetricId, MetricRevision, Project, RevisionId, Snapshot, Store, StoreId, StoreRevision, StoreSettings};
+pub use attribute::{AttributeSetting, AttributeType, Declared, Format};
+pub use config::{Metric, MetricId, MetricRevision, Project, RevisionId, Snapshot, Store, StoreId, StoreRevision, StoreSettings, UserId};
 pub use delivery::{Attempt, Delivery, Ledger, OpenDelivery, PullRead, Settled};
 pub use edit::{MetricDraft, Now, SecretEdits, StoreDraft};
+pub use guess::{Guess, TooManyGuesses};
+pub use issue::{Issue, IssueEdit, OPEN};
+pub use password::check_password;
 pub use seal::{SealedCell, SealedMetric, SealedSeries, SealedWindow, SeriesKey, WindowFacts};
 pub use secrets::random_bytes;
+pub use session::{LoginError, Session, SessionAccess};
 pub use token::{Access, Scope, TokenSummary, content_hash, token_hash};
+pub use user::{Role, User, UserEdit, check_user_name};
+pub use view::{View, ViewDraft};
 
+use guess::Guesses;
 use rusqlite::Connection;
 use secrets::Cipher;
+use session::OpenSessions;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
 
 /// Why the catalog could not do something.
@@ -68,6 +84,20 @@ pub enum CatalogError {
         /// The newest.
         found: u32,
     },
+    /// Without this user nobody could administer by password any more.
+    #[error("{0:?} is the last administrator who can log in; make another one first")]
+    LastAdmin(String),
+    /// A metric that would make labels of what is personal.
+    #[error("the attribute {0} is personal and may not become a label: count it with unique, or group by something else")]
+    Personal(String),
+    /// An attribute to be declared personal that is a label already.
+    #[error("the metric {metric} groups by {attribute}, which puts its values into labels; change the metric first")]
+    Grouped {
+        /// The attribute.
+        attribute: String,
+        /// The metric, as set/name.
+        metric: String,
+    },
     /// Stored bytes that this program wrote and cannot read.
     #[error("a stored {0} cannot be read")]
     Damaged(&'static str),
@@ -79,6 +109,9 @@ pub struct Catalog {
     reader: Mutex<Connection>,
     cipher: Cipher,
     snapshot: watch::Sender<Arc<Snapshot>>,
+    /// Not in the snapshot: they come and go without a change of configuration.
+    sessions: RwLock<OpenSessions>,
+    guesses: Mutex<Guesses>,
 }
 
 impl Catalog {
@@ -95,7 +128,8 @@ impl Catalog {
         let cipher = Cipher::open(&folder.join("catalog.key"), !encrypted)?;
         let reader = connect(&path)?;
         let snapshot = watch::Sender::new(Arc::new(load::snapshot(&writer, &cipher, 1)?));
-        Ok(Catalog { writer: Mutex::new(writer), reader: Mutex::new(reader), cipher, snapshot })
+        let sessions = RwLock::new(session::load(&writer)?);
+        Ok(Catalog { writer: Mutex::new(writer), reader: Mutex::new(reader), cipher, snapshot, sessions, guesses: Mutex::default() })
     }
 
     /// The configuration, with every change that was stamped before this call.

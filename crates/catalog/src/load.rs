@@ -1,8 +1,10 @@
 //! Reads the whole configuration into a snapshot.
 
+use crate::attribute::{self, AttributeSetting};
 use crate::config::*;
 use crate::secrets::Cipher;
 use crate::token::Access;
+use crate::user::User;
 use crate::{CatalogError, edit};
 use model::{ProjectId, Query, Secret, Stamp};
 use rusqlite::{Connection, Row};
@@ -22,6 +24,8 @@ pub(crate) fn snapshot(connection: &Connection, cipher: &Cipher, version: u64) -
         stores: stores(connection, cipher, needed_since)?,
         tokens: tokens(connection)?,
         pulls: pulls(connection)?,
+        users: users(connection)?,
+        attribute_settings: attribute_settings(connection)?,
     })
 }
 
@@ -139,6 +143,35 @@ fn pulls(connection: &Connection) -> Result<HashMap<[u8; 32], StoreId>, CatalogE
     )?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, StoreId(row.get(1)?))))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn users(connection: &Connection) -> Result<Vec<User>, CatalogError> {
+    let mut statement = connection.prepare("SELECT id, name, role, created, disabled FROM user WHERE deleted IS NULL ORDER BY name")?;
+    let mut users = Vec::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let role = row.get::<_, String>(2)?.parse().map_err(|_| CatalogError::Damaged("user's role"))?;
+        users.push(User { id: UserId(row.get(0)?), name: row.get(1)?, role, created: stamp(row, 3)?, disabled: optional_stamp(row, 4)? });
+    }
+    Ok(users)
+}
+
+fn attribute_settings(connection: &Connection) -> Result<Vec<AttributeSetting>, CatalogError> {
+    let mut statement = connection.prepare(
+        "SELECT project, attribute, revision, type, format, description, personal, non_negative FROM attribute_setting
+         ORDER BY project, attribute",
+    )?;
+    let mut settings = Vec::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        settings.push(AttributeSetting {
+            project: ProjectId(row.get(0)?),
+            attribute: row.get(1)?,
+            revision: row.get(2)?,
+            declared: attribute::read(row, 3)?,
+        });
+    }
+    Ok(settings)
 }
 
 fn stamp(row: &Row<'_>, at: usize) -> rusqlite::Result<Stamp> {

@@ -1,8 +1,8 @@
 //! The catalog over a real database: revisions, seals, the ledger, secrets, restarts.
 
 use catalog::{
-    Attempt, Catalog, CatalogError, MetricDraft, Scope, SealedCell, SealedMetric, SealedSeries, SealedWindow, Settled, StoreDraft, StoreId,
-    StoreSettings, WindowFacts, token_hash,
+    Attempt, Catalog, CatalogError, IssueEdit, MetricDraft, Scope, SealedCell, SealedMetric, SealedSeries, SealedWindow, Settled,
+    StoreDraft, StoreId, StoreSettings, ViewDraft, WindowFacts, token_hash,
 };
 use model::{Aggregate, AggregateOp, Label, Period, ProjectId, Query, Secret, Stamp, Window};
 use std::collections::BTreeMap;
@@ -229,4 +229,44 @@ fn a_swapped_ciphertext_and_a_newer_database_are_refused() {
     assert!(matches!(Catalog::open(f.folder.path()), Err(CatalogError::Undecipherable { .. })));
     connection.pragma_update(None, "user_version", 99).expect("set");
     assert!(matches!(Catalog::open(f.folder.path()), Err(CatalogError::Newer { found: 99, .. })));
+}
+
+#[test]
+fn an_issue_keeps_what_an_edit_leaves_out() {
+    let f = fixture();
+    let edit = |fingerprints: &[&str], edit: IssueEdit, seconds| {
+        let fingerprints: Vec<String> = fingerprints.iter().map(|&text| text.to_owned()).collect();
+        f.catalog.edit_issues(f.project, &fingerprints, &edit, "test", &at(seconds)).expect("saved");
+    };
+    let text = |text: &str| Some(Some(text.to_owned()));
+    edit(&["a", "b"], IssueEdit { tags: text("x y"), ..IssueEdit::default() }, 200);
+    edit(&["b"], IssueEdit { state: text("resolved"), ticket: text("https://t/1"), assignee: text("ann"), tags: None }, 300);
+    edit(&["b"], IssueEdit { ticket: Some(None), ..IssueEdit::default() }, 400);
+    let again = Catalog::open(f.folder.path()).expect("opens again");
+    let shown = |issue: &catalog::Issue| {
+        let texts = [Some(issue.state.clone()), issue.tags.clone(), issue.ticket.clone(), issue.assignee.clone()];
+        (issue.fingerprint.clone(), texts.map(Option::unwrap_or_default), issue.modified.secs())
+    };
+    let issues: Vec<_> = again.issues(f.project).expect("read").iter().map(shown).collect();
+    let texts = |texts: [&str; 4]| texts.map(str::to_owned);
+    let expected = [("a".to_owned(), texts(["open", "x y", "", ""]), 200), ("b".to_owned(), texts(["resolved", "x y", "", "ann"]), 400)];
+    assert_eq!(issues, expected);
+    assert!(again.issues(ProjectId(99)).expect("read").is_empty());
+    edit(&["b"], IssueEdit { state: Some(None), ..IssueEdit::default() }, 500);
+    assert_eq!(f.catalog.issues(f.project).expect("read")[1].state, catalog::OPEN);
+}
+
+#[test]
+fn a_view_has_a_name_of_its_own_and_a_number_for_good() {
+    let f = fixture();
+    let draft = |name: &str| ViewDraft { name: name.into(), queries: "[1]".into(), payload: "{}".into() };
+    let first = f.catalog.create_view(f.project, &draft("a"), "test", &at(200)).expect("made");
+    assert!(matches!(f.catalog.create_view(f.project, &draft("a"), "test", &at(200)), Err(CatalogError::Exists(_))));
+    f.catalog.put_view(f.project, first, &draft("b"), "test", &at(200)).expect("replaced");
+    let views = f.catalog.views(f.project).expect("read");
+    assert_eq!((views.len(), views[0].id, views[0].name.as_str(), views[0].queries.as_str()), (1, first, "b", "[1]"));
+    assert!(matches!(f.catalog.delete_view(ProjectId(99), first, "test", &at(200)), Err(CatalogError::Missing(_))));
+    f.catalog.delete_view(f.project, first, "test", &at(200)).expect("deleted");
+    assert!(f.catalog.views(f.project).expect("read").is_empty());
+    assert!(f.catalog.create_view(f.project, &draft("c"), "test", &at(200)).expect("made") > first);
 }

@@ -1,0 +1,82 @@
+//! Saved views: queries that people keep under a name, in whatever form their client writes them.
+
+use crate::edit::Now;
+use crate::{Catalog, CatalogError};
+use model::ProjectId;
+use rusqlite::params;
+
+/// A saved view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Its number.
+    pub id: i64,
+    /// Its name in the project.
+    pub name: String,
+    /// The client's queries, as the client wrote them.
+    pub queries: String,
+    /// Whatever else the client keeps with them.
+    pub payload: String,
+}
+
+/// A view to save.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewDraft {
+    /// Its name.
+    pub name: String,
+    /// The client's queries.
+    pub queries: String,
+    /// Whatever else.
+    pub payload: String,
+}
+
+impl Catalog {
+    /// The views of a project, by number.
+    pub fn views(&self, project: ProjectId) -> Result<Vec<View>, CatalogError> {
+        let connection = self.read();
+        let mut statement = connection.prepare_cached("SELECT id, name, queries, payload FROM view WHERE project = ?1 ORDER BY id")?;
+        let views = statement
+            .query_map([project.0], |row| Ok(View { id: row.get(0)?, name: row.get(1)?, queries: row.get(2)?, payload: row.get(3)? }))?;
+        Ok(views.collect::<Result<_, _>>()?)
+    }
+
+    /// Makes a view and returns its number.
+    pub fn create_view(&self, project: ProjectId, draft: &ViewDraft, actor: &str, now: Now<'_>) -> Result<i64, CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit("create view", &draft.name);
+            let taken = change.transaction.query_row(
+                "SELECT EXISTS (SELECT 1 FROM view WHERE project = ?1 AND name = ?2)",
+                params![project.0, draft.name],
+                |row| row.get::<_, bool>(0),
+            )?;
+            if taken {
+                return Err(CatalogError::Exists(format!("view called {:?}", draft.name)));
+            }
+            change.transaction.execute(
+                "INSERT INTO view (project, name, queries, payload) VALUES (?1, ?2, ?3, ?4)",
+                params![project.0, draft.name, draft.queries, draft.payload],
+            )?;
+            Ok(change.transaction.last_insert_rowid())
+        })
+    }
+
+    /// Replaces a view.
+    pub fn put_view(&self, project: ProjectId, id: i64, draft: &ViewDraft, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit("put view", &draft.name);
+            let changed = change.transaction.execute(
+                "UPDATE view SET name = ?3, queries = ?4, payload = ?5 WHERE project = ?1 AND id = ?2",
+                params![project.0, id, draft.name, draft.queries, draft.payload],
+            )?;
+            if changed == 1 { Ok(()) } else { Err(CatalogError::Missing(format!("view {id}"))) }
+        })
+    }
+
+    /// Deletes a view.
+    pub fn delete_view(&self, project: ProjectId, id: i64, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
+        self.change(actor, now, |change| {
+            change.audit("delete view", &id.to_string());
+            let changed = change.transaction.execute("DELETE FROM view WHERE project = ?1 AND id = ?2", params![project.0, id])?;
+            if changed == 1 { Ok(()) } else { Err(CatalogError::Missing(format!("view {id}"))) }
+        })
+    }
+}
