@@ -118,7 +118,11 @@ impl<S: ReportSource> Sealer<S> {
                     .flatten()
                     .min_by_key(|(project, window)| (window.end(), *project));
             }
-            let Some((project, window)) = next else { return Ok(None) };
+            let Some((project, window)) = next else {
+                // A metric or store made later begins after `closed`: no window before it will ever be sealed.
+                self.source.pin(closed);
+                return Ok(None);
+            };
             if window.end() > closed {
                 self.source.pin(unsealed_from.unwrap_or_else(|| window.start()));
                 self.drop_points(&snapshot, closed)?;
