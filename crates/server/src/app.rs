@@ -17,6 +17,9 @@ use url::Url;
 pub(crate) const INFLIGHT_BYTES: usize = 256 << 20;
 /// Queries being evaluated at one time for people; the sealer is not among them. A further one is refused with 503.
 const QUERIES: usize = 2;
+/// Passwords being hashed at one time, each on a core and in 19 MiB of its own. A further one waits; how many can wait is bounded
+/// by the guesses that `catalog` admits.
+const PASSWORDS: usize = 2;
 
 pub(crate) struct App {
     pub(crate) catalog: Arc<Catalog>,
@@ -30,6 +33,7 @@ pub(crate) struct App {
     /// Counted in KiB.
     pub(crate) inflight: Arc<Semaphore>,
     pub(crate) queries: Arc<Semaphore>,
+    passwords: Arc<Semaphore>,
     pub(crate) started: std::time::Instant,
 }
 
@@ -57,6 +61,7 @@ impl App {
             egress: parts.egress,
             inflight: Arc::new(Semaphore::new(INFLIGHT_BYTES >> 10)),
             queries: Arc::new(Semaphore::new(QUERIES)),
+            passwords: Arc::new(Semaphore::new(PASSWORDS)),
             started: std::time::Instant::now(),
         }
     }
@@ -66,6 +71,24 @@ impl App {
         self: &Arc<App>,
         work: impl FnOnce(&App, &dyn Fn() -> Stamp) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError> {
+        self.blocking(work).await
+    }
+
+    /// Runs catalog work that hashes a password: off the async threads, and little of it at one time.
+    pub(crate) async fn hashing<T: Send + 'static, E: Send + 'static>(
+        self: &Arc<App>,
+        work: impl FnOnce(&App, &dyn Fn() -> Stamp) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let slot = self.passwords.clone().acquire_owned().await.expect("the semaphore is never closed");
+        self.blocking(move |app, now| {
+            // Whoever asked may hang up; the hashing goes on, and counts until it has ended.
+            let _slot = slot;
+            work(app, now)
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(self: &Arc<App>, work: impl FnOnce(&App, &dyn Fn() -> Stamp) -> T + Send + 'static) -> T {
         let app = self.clone();
         match tokio::task::spawn_blocking(move || work(&app, &|| app.reports.now())).await {
             Ok(done) => done,

@@ -1,24 +1,34 @@
-//! Who asks: bearer tokens of our own API. A token bound to a project sees nothing of the others, not even that they exist.
+//! Who asks: bearer tokens of our own API, made for programs or opened by a user's login. A token bound to a project sees nothing of
+//! the others, not even that they exist.
 
 use crate::app::App;
 use crate::reply::Refusal;
 use axum::extract::FromRequestParts;
 use axum::http::{StatusCode, header, request::Parts};
-use catalog::{Access, Project, Scope, Snapshot, token_hash};
+use catalog::{Access, Project, Scope, SessionAccess, Snapshot, token_hash};
+use model::ProjectId;
 use std::sync::Arc;
 
 /// A caller with a valid token.
 pub(crate) struct Caller {
-    access: Access,
+    identity: Identity,
     snapshot: Arc<Snapshot>,
+}
+
+/// Whose a token is.
+enum Identity {
+    /// A program's.
+    Token(Access),
+    /// A user's, opened by a login.
+    User(SessionAccess),
 }
 
 impl Caller {
     /// Refuses a caller whose token may do less than `scope`.
     pub(crate) fn needs(&self, scope: Scope) -> Result<(), Refusal> {
         // A submission token ships inside applications: it opens nothing here.
-        if self.access.scope == Scope::Submit || self.access.scope < scope {
-            let detail = format!("this needs a token of scope {scope}; yours is of scope {}", self.access.scope);
+        if self.scope() == Scope::Submit || self.scope() < scope {
+            let detail = format!("this needs a token of scope {scope}; yours is of scope {}", self.scope());
             return Err(Refusal::new(StatusCode::FORBIDDEN, "Authorization", detail));
         }
         Ok(())
@@ -32,12 +42,37 @@ impl Caller {
 
     /// The projects the caller may see.
     pub(crate) fn projects(&self) -> impl Iterator<Item = &Project> {
-        self.snapshot.projects.iter().filter(|project| self.access.project.is_none_or(|bound| bound == project.id))
+        let bound = self.bound();
+        self.snapshot.projects.iter().filter(move |project| bound.is_none_or(|bound| bound == project.id))
+    }
+
+    /// What the caller may do.
+    pub(crate) fn scope(&self) -> Scope {
+        match &self.identity {
+            Identity::Token(access) => access.scope,
+            Identity::User(session) => session.role.scope(),
+        }
+    }
+
+    /// The one project that the caller is bound to. Users see every project.
+    pub(crate) fn bound(&self) -> Option<ProjectId> {
+        match &self.identity {
+            Identity::Token(access) => access.project,
+            Identity::User(_) => None,
+        }
+    }
+
+    /// The caller's session, if it was opened by a login.
+    pub(crate) fn session(&self) -> Option<&SessionAccess> {
+        match &self.identity {
+            Identity::Token(_) => None,
+            Identity::User(session) => Some(session),
+        }
     }
 
     /// Refuses a token bound to one project where something of the whole server is asked for.
     pub(crate) fn unbound(&self) -> Result<(), Refusal> {
-        if self.access.project.is_some() {
+        if self.bound().is_some() {
             return Err(Refusal::new(StatusCode::FORBIDDEN, "Authorization", "this needs a token that is not bound to one project"));
         }
         Ok(())
@@ -50,7 +85,31 @@ impl Caller {
 
     /// How the audit log names the caller.
     pub(crate) fn name(&self) -> String {
-        format!("token {}", self.access.id)
+        match &self.identity {
+            Identity::Token(access) => format!("token {}", access.id),
+            Identity::User(session) => format!("user {}", session.user),
+        }
+    }
+
+    /// The caller that a token's text stands for; `None` when it is unknown, revoked, or its session has ended.
+    pub(crate) fn of_token(app: &Arc<App>, token: &str) -> Option<Caller> {
+        let snapshot = app.catalog.published();
+        // Looked up by hash: how long it takes says nothing about how much of a guess was right.
+        let hash = token_hash(token);
+        if let Some(access) = snapshot.tokens.get(&hash) {
+            return Some(Caller { identity: Identity::Token(*access), snapshot });
+        }
+        let session = app.catalog.session(&hash, app.reports.now())?;
+        if session.write_due {
+            // Nobody waits for it: what is not written ends the session a little early after a restart, no more.
+            let app = app.clone();
+            tokio::spawn(async move {
+                if let Err(error) = app.catalog(move |app, _| app.catalog.write_session_use(&hash)).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot write when a session was used");
+                }
+            });
+        }
+        Some(Caller { identity: Identity::User(session), snapshot })
     }
 }
 
@@ -60,12 +119,9 @@ impl FromRequestParts<Arc<App>> for Caller {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Refusal> {
         let refusal = |detail: &str| Refusal::new(StatusCode::UNAUTHORIZED, "Authorization", detail);
         let header = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| {
-            refusal("send a token: Authorization: Bearer <token>; the first start wrote one into admin.token in the data folder")
+            refusal("send a token: Authorization: Bearer <token>; POST /api/v1/login opens one, the first start wrote one into admin.token")
         })?;
         let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).ok_or_else(|| refusal("must be Bearer <token>"))?;
-        let snapshot = app.catalog.published();
-        // Looked up by hash: how long it takes says nothing about how much of a guess was right.
-        let access = *snapshot.tokens.get(&token_hash(token.trim())).ok_or_else(|| refusal("this token is unknown or was revoked"))?;
-        Ok(Caller { access, snapshot })
+        Caller::of_token(app, token.trim()).ok_or_else(|| refusal("this token is unknown or was revoked, or its session has ended"))
     }
 }

@@ -1,9 +1,10 @@
 //! The command line: `serve`, and what talks to a running server.
 
 use crate::serve::{self, Options};
-use crate::{VERSION, demo, logs};
+use crate::{VERSION, demo, logs, memory};
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
+use reports::Retention;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value as Json, json};
 use std::error::Error;
@@ -100,6 +101,15 @@ struct Serve {
     /// Name of the universe in submission URLs.
     #[arg(long, default_value = "main", value_parser = universe)]
     universe: String,
+    /// Memory for columns of reports, such as 512M or 4G; by default a quarter of the machine's.
+    #[arg(long, env = "CRASHMETER_MEMORY", value_parser = memory::size)]
+    memory: Option<u64>,
+    /// Give up reports older than this many days.
+    #[arg(long, value_name = "DAYS", env = "CRASHMETER_RETAIN_DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    retain_days: Option<u64>,
+    /// Give up the oldest reports when they take more room on the disk, such as 200G.
+    #[arg(long, value_name = "SIZE", env = "CRASHMETER_RETAIN_SIZE", value_parser = memory::size)]
+    retain_size: Option<u64>,
     /// Make a project with metrics and a Prometheus store, and submit realistic reports.
     #[arg(long)]
     demo: bool,
@@ -210,6 +220,8 @@ async fn serve(options: Serve) -> Outcome {
         public_url: options.public_url,
         allow_egress: options.allow_egress,
         universe: options.universe,
+        memory: options.memory,
+        retention: Retention { secs: options.retain_days.map(|days| days * 86_400), bytes: options.retain_size },
     })
     .await?;
     say(&format!(
@@ -218,6 +230,9 @@ async fn serve(options: Serve) -> Outcome {
         running.public_url,
         running.admin_token_path.display()
     ))?;
+    if let Some(password) = &running.admin_password {
+        say(&format!("first user: admin, password {} (shown this once; PUT /api/v1/me/password changes it)", password.reveal()))?;
+    }
     if demo {
         let (address, token_path) = (running.address, running.admin_token_path.clone());
         tokio::spawn(async move {

@@ -1,12 +1,14 @@
 //! The server: routes, auth, command line. It joins `ingest`, `reports` and `export`; nothing knows it.
 
 mod app;
+mod ask;
 mod auth;
 pub mod cli;
 mod demo;
 mod http;
 mod intake;
 mod logs;
+mod memory;
 mod reply;
 mod routes;
 mod serve;

@@ -77,6 +77,9 @@ impl From<CatalogError> for Refusal {
             CatalogError::Missing(_) => Refusal::new(StatusCode::NOT_FOUND, "", detail),
             CatalogError::Exists(_) => Refusal::new(StatusCode::CONFLICT, "name", detail),
             CatalogError::Changed { .. } => Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", detail),
+            CatalogError::LastAdmin(_) => Refusal::new(StatusCode::CONFLICT, "", detail),
+            CatalogError::Personal(_) => Refusal::invalid("query.group", detail),
+            CatalogError::Grouped { .. } => Refusal::new(StatusCode::CONFLICT, "personal", detail),
             other => Refusal::internal(&other),
         }
     }

@@ -5,13 +5,14 @@
 use crate::app::{App, Parts};
 use crate::intake::Intake;
 use crate::source::Source;
-use crate::{http, routes};
+use crate::{http, memory, routes};
 use catalog::{Catalog, Scope};
 use export::Export;
 use export::egress::EgressPolicy;
 use export::send::Door;
 use ipnet::IpNet;
-use reports::{RealDisk, Reports, Settings, SystemClock};
+use model::Secret;
+use reports::{RealDisk, Reports, Retention, Settings, SystemClock};
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -22,6 +23,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use url::Url;
+
+/// How the audit log names who made the first token and the first user.
+const FIRST_START: &str = "first start";
 
 /// Why the server cannot start or go on, in words for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,9 @@ pub(crate) struct Options {
     pub(crate) public_url: Option<Url>,
     pub(crate) allow_egress: Vec<IpNet>,
     pub(crate) universe: String,
+    /// Bytes of columns kept in memory; by default a quarter of the machine's.
+    pub(crate) memory: Option<u64>,
+    pub(crate) retention: Retention,
 }
 
 /// A server that answers.
@@ -54,6 +61,8 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) public_url: Url,
     pub(crate) admin_token_path: PathBuf,
+    /// Of the user `admin`, when this start has made it: to be shown once.
+    pub(crate) admin_password: Option<Secret>,
     pub(crate) app: Arc<App>,
     stop: watch::Sender<bool>,
     connections: tokio::task::JoinHandle<()>,
@@ -68,7 +77,9 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
     // Before anything is touched: a second process changes nothing.
     let lock = reports::lock_folder(&data)?;
     let catalog = Arc::new(Catalog::open(&data)?);
-    let opened = Reports::open(&data.join("reports"), Arc::new(RealDisk), Arc::new(SystemClock), catalog.floor()?, Settings::default());
+    let memory_bytes = options.memory.map_or_else(memory::share, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let settings = Settings { memory_bytes, retention: options.retention, ..Settings::default() };
+    let opened = Reports::open(&data.join("reports"), Arc::new(RealDisk), Arc::new(SystemClock), catalog.floor()?, settings);
     let (reports, recovery) = opened?;
     let reports = Arc::new(reports);
     if recovery.last_durable.micros() > 0 {
@@ -98,9 +109,10 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
         Arc::new(App::new(Parts { catalog, reports, export, intake, public_url: public_url.clone(), universe: options.universe, egress }));
     let admin_token_path = data.join("admin.token");
     write_admin_token(&app, &admin_token_path).await?;
+    let admin_password = app.catalog(|app, now| app.catalog.create_first_user(FIRST_START, now)).await?;
     let (stop, stopping) = watch::channel(false);
     let connections = tokio::spawn(http::serve(listener, routes::router(app.clone()), stopping));
-    Ok(Running { address, public_url, admin_token_path, app, stop, connections, sealer, _lock: lock })
+    Ok(Running { address, public_url, admin_token_path, admin_password, app, stop, connections, sealer, _lock: lock })
 }
 
 impl Running {
@@ -134,7 +146,7 @@ async fn write_admin_token(app: &Arc<App>, path: &Path) -> Result<(), ServeError
     if path.exists() {
         return Ok(());
     }
-    let token = app.catalog(|app, now| app.catalog.create_token(Scope::Admin, None, "first start", now)).await?;
+    let token = app.catalog(|app, now| app.catalog.create_token(Scope::Admin, None, FIRST_START, now)).await?;
     let fault = |error| ServeError::Token(path.to_owned(), error);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fault)?;
     writeln!(file, "{}", token.reveal()).and_then(|()| file.sync_all()).map_err(fault)

@@ -3,7 +3,7 @@
 use crate::intake::Intake;
 use export::{ReportSource, SourceStopped, Unreadable};
 use model::{Key, ProjectId, Query, Stamp, Table, TableRow, Window};
-use reports::{AppendError, Cancel, Reports};
+use reports::{AppendError, Cancel, Reports, View};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl ReportSource for Source {
     }
 
     fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable> {
-        let tables = self.reports.evaluate(project, window.start()..window.end(), queries, &Cancel::default());
+        let tables = self.reports.evaluate(project, window.start()..window.end(), View::Accepted, queries, &Cancel::default());
         let tables = tables.map_err(|error| Unreadable(error.into()))?;
         Ok(tables.into_iter().map(|table| table.map_err(|error| error.to_string())).collect())
     }
@@ -52,7 +52,7 @@ impl ReportSource for Source {
         query: &Query,
         kept: &BTreeSet<Key>,
     ) -> Result<Result<TableRow, String>, Unreadable> {
-        let row = self.reports.rest(project, window.start()..window.end(), query, kept, &Cancel::default());
+        let row = self.reports.rest(project, window.start()..window.end(), View::Accepted, query, kept, &Cancel::default());
         Ok(row.map_err(|error| Unreadable(error.into()))?.map_err(|error| error.to_string()))
     }
 

@@ -1,8 +1,11 @@
 //! Every route on one screen. Handlers are one file a noun; submission URLs take many forms and are told apart in `submit`.
 
 mod adapters;
+mod attributes;
+mod backtrace;
 mod health;
 mod home;
+mod login;
 mod metric_sets;
 mod metric_stores;
 mod openapi;
@@ -11,6 +14,7 @@ mod pull;
 mod query;
 mod submit;
 mod tokens;
+mod users;
 
 use crate::app::App;
 use crate::reply::Refusal;
@@ -28,6 +32,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let of_project = Router::new()
         .route("/", get(projects::show))
         .route("/attributes", get(projects::attributes))
+        .route("/attributes/{attribute}/values", get(query::values))
+        .route("/reports", post(query::select))
+        .route("/attribute-settings", get(attributes::list))
+        .route("/attribute-settings/{attribute}", put(attributes::put).delete(attributes::delete))
         .route("/reports/{tx}", get(projects::report))
         .route("/query", post(query::run))
         .route("/metric-sets", get(metric_sets::list))
@@ -51,6 +59,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .nest("/projects/{project}", of_project)
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
+        .route("/users", get(users::list).post(users::create))
+        .route("/users/{name}", put(users::edit).delete(users::delete))
+        .route("/login", post(login::log_in))
+        .route("/logout", post(login::log_out))
+        .route("/me", get(login::me))
+        .route("/me/password", put(login::change_password))
         .route("/adapters", get(adapters::list))
         .fallback(|| async { Refusal::missing("such address in the API; /api/openapi.json lists them") })
         .method_not_allowed_fallback(|| async {
@@ -64,6 +78,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/api/openapi.json", get(openapi::show))
         .nest("/api/v1", api)
+        .merge(backtrace::router())
         .route("/pull/{secret}/metrics", get(pull::metrics))
         .fallback(submit::any)
         .with_state(app)

@@ -13,6 +13,13 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
     ),
     paths(
         super::adapters::list,
+        super::attributes::list,
+        super::attributes::put,
+        super::attributes::delete,
+        super::login::log_in,
+        super::login::log_out,
+        super::login::me,
+        super::login::change_password,
         super::metric_sets::list,
         super::metric_sets::show_set,
         super::metric_sets::put_set,
@@ -38,9 +45,15 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
         super::projects::attributes,
         super::projects::report,
         super::query::run,
+        super::query::select,
+        super::query::values,
         super::tokens::list,
         super::tokens::create,
         super::tokens::revoke,
+        super::users::list,
+        super::users::create,
+        super::users::edit,
+        super::users::delete,
     )
 )]
 struct Api;
@@ -49,7 +62,10 @@ struct Api;
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
     let mut document = Api::openapi();
     document.info.version = crate::VERSION.to_owned();
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A token of scope query, edit or admin.")).build();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A token of scope query, edit or admin, or of a session that a login has opened."))
+        .build();
     document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
     document.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
     document

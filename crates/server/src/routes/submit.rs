@@ -160,7 +160,7 @@ async fn accept(app: &Arc<App>, project: ProjectId, target: Target, request: Req
             match app.reports.attach(project, tx, attachment).await {
                 Ok(stored) => Ok(json!({
                     "response": "ok", "_rxid": tx.receipt(project).to_string(), "attachment_name": stored.name,
-                    "attachment_id": format!("{:x}", stored.id), "object": tx.hex(),
+                    "attachment_id": stored.id.to_string(), "object": tx.hex(),
                 })),
                 Err(AppendError::NoSuchReport) => Err(missing()),
                 Err(error) => Err(unavailable(&error)),

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// Head and body of a raw request's answer: what a client library hides.
-fn raw(server: &Crashmeter, request: &str) -> (String, String) {
+pub(crate) fn raw(server: &Crashmeter, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(server.url().trim_start_matches("http://")).expect("connects");
     stream.write_all(request.replace('\n', "\r\n").as_bytes()).expect("sent");
     let mut answer = String::new();

@@ -58,6 +58,20 @@ impl Crashmeter {
         format!("Bearer {}", token.trim())
     }
 
+    /// What it has printed and logged, over all its starts.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("crashmeter.log")).expect("a log")
+    }
+
+    /// Whether a file of its data folder holds these bytes.
+    pub(crate) fn keeps(&self, text: &str) -> bool {
+        let files = fs::read_dir(self.folder.path().join("data")).expect("a data folder").map(|entry| entry.expect("an entry").path());
+        files.filter(|path| path.is_file()).any(|path| {
+            let bytes = fs::read(path).expect("readable");
+            bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        })
+    }
+
     /// Makes a project.
     pub(crate) fn project(&self, name: &str) -> Project {
         let authorization = self.authorization();

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::sync::LazyLock;
 use std::time::Duration;
-use ureq::http::Request;
+use ureq::http::{HeaderMap, Request};
 use ureq::{Agent, Error};
 
 /// A reply, whatever its status.
@@ -11,6 +11,8 @@ use ureq::{Agent, Error};
 pub(crate) struct Reply {
     /// The status code.
     pub(crate) status: u16,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
     /// The body as text.
     pub(crate) body: String,
 }
@@ -21,6 +23,11 @@ impl Reply {
     pub(crate) fn expect(self, status: u16) -> Reply {
         assert_eq!(self.status, status, "unexpected status; the body is: {}", self.body);
         self
+    }
+
+    /// A header; empty when there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     /// The body as JSON; panics when it is not.
@@ -49,7 +56,8 @@ pub(crate) fn call(method: &str, url: &str, headers: &[(&str, &str)], body: impl
     let body: Vec<u8> = body.into();
     let request = request.body(body).unwrap_or_else(|error| panic!("{method} {url} cannot be asked: {error}"));
     let mut response = AGENT.run(request)?;
-    Ok(Reply { status: response.status().as_u16(), body: response.body_mut().read_to_string()? })
+    let headers = response.headers().clone();
+    Ok(Reply { status: response.status().as_u16(), headers, body: response.body_mut().read_to_string()? })
 }
 
 /// The value of an `Authorization` header for basic authentication.

@@ -4,10 +4,13 @@
 //! rigs; each has tests of its own, so that a broken rig is told from a broken product. Everything listens on free loopback ports.
 
 mod api;
+mod attributes;
+mod backtrace;
 mod bad_input;
 mod crashmeter;
 mod end_to_end;
 mod expected;
+mod explore;
 mod http;
 mod kill;
 mod outage;
@@ -17,4 +20,5 @@ mod relay;
 mod scrape;
 mod sdk;
 mod tidy;
+mod users;
 mod wait;
