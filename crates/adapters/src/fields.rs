@@ -1,6 +1,8 @@
 //! Reads a user's fields against an adapter's description: every fault is found, each named by its field and with the mend.
 
 use crate::description::{Description, Field, Preset};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use model::{Problem, Secret};
 use serde_json::{Map, Value};
 use url::Url;
@@ -9,6 +11,8 @@ use url::Url;
 const TEXT_BYTES_MAX: usize = 1_024;
 /// Longest secret and URL, in bytes; keys of known vendors are below 1 KiB.
 const LONG_BYTES_MAX: usize = 4_096;
+/// Longest list of certificates, in bytes: some tens of them.
+const PEM_BYTES_MAX: usize = 64 << 10;
 /// Longest host name (RFC 1035 2.3.4), in bytes.
 const HOST_BYTES_MAX: usize = 253;
 
@@ -26,7 +30,7 @@ impl<'a> Fields<'a> {
         for name in given.keys() {
             match description.field(name) {
                 None => fields.fault(name, format!("is not a field of {}; it has {}", description.name, field_names(description))),
-                Some(field) if field.generated => fields.fault(name, "is made by the server; leave it out"),
+                Some(field) if field.generated && !field.required => fields.fault(name, "is made by the server; leave it out"),
                 Some(_) => {}
             }
         }
@@ -107,6 +111,31 @@ impl<'a> Fields<'a> {
                 return Err("must not hold a fragment; leave out # and what follows".to_owned());
             }
             Ok(url)
+        })
+    }
+
+    /// Certificates in PEM form. A private key among them is refused: this field is not kept secret.
+    pub(crate) fn certificates(&mut self, name: &'static str) -> Option<String> {
+        self.read(name, |value| {
+            let text = value.as_str().ok_or("must be text")?.trim();
+            if text.len() > PEM_BYTES_MAX {
+                return Err(format!("must be at most {PEM_BYTES_MAX} bytes"));
+            }
+            if text.contains("PRIVATE KEY") {
+                return Err("holds a private key; give certificates only".to_owned());
+            }
+            let blocks: Vec<&str> = text.split("-----BEGIN CERTIFICATE-----").collect();
+            let sound = |block: &&str| {
+                let base64: Option<String> =
+                    block.split_once("-----END CERTIFICATE-----").map(|(inside, _)| inside.split_whitespace().collect());
+                // DER begins with a SEQUENCE (X.690 8.9).
+                base64.is_some_and(|base64| STANDARD.decode(base64).is_ok_and(|der| der.first() == Some(&0x30)))
+            };
+            if blocks.len() > 1 && blocks[1..].iter().all(sound) {
+                Ok(text.to_owned())
+            } else {
+                Err("must hold certificates in PEM form: -----BEGIN CERTIFICATE----- and so on".to_owned())
+            }
         })
     }
 

@@ -47,6 +47,7 @@ pub(crate) static DESCRIPTION: Description = Description {
             )
         },
     ],
+    takes_old_points: true,
     max_age_secs: None,
 };
 
@@ -205,7 +206,7 @@ impl Graphite {
 }
 
 /// What Whisper takes as a file name and a target expression as a node (metric-stores 3.3).
-fn is_path_char(c: char) -> bool {
+pub(crate) fn is_path_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 
@@ -214,7 +215,7 @@ fn path_key(raw: &str) -> String {
 }
 
 /// A tag's name. `name` is taken: Carbon keeps the path under it.
-fn tag_key(raw: &str) -> String {
+pub(crate) fn tag_key(raw: &str) -> String {
     let key = names::node(raw, |c| is_path_char(c) || c == '.');
     if key == "name" { "label_name".to_owned() } else { key }
 }

@@ -7,6 +7,7 @@ mod reply;
 
 use crate::description::{Description, Direction, Field, Kind};
 use crate::fields::Fields;
+use crate::gzip::gzip;
 use crate::names::{self, Clean, Name, Names, Raw, Speller, Spelt};
 use crate::number;
 use crate::outgoing::{HeaderText, HttpRequest, Outgoing};
@@ -16,12 +17,9 @@ use crate::reply::{Reply, Verdict};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use endpoint::{Endpoint, Flavour};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use model::{Batch, Label, Secret, Shape};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::io::Write;
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "influxdb",
@@ -41,6 +39,7 @@ pub(crate) static DESCRIPTION: Description = Description {
         Field { example: "acme", ..Field::optional("org", Kind::Text, "organisation, for InfluxDB 2, where the URL does not name it") },
         Field { example: "crashes", ..Field::optional("bucket", Kind::Text, "bucket, for InfluxDB 2, where the URL does not name it") },
     ],
+    takes_old_points: true,
     max_age_secs: None,
 };
 
@@ -154,7 +153,7 @@ impl Push for InfluxDb {
             body = gzip(&body);
         }
         headers.extend(self.authorization().map(|secret| ("authorization", HeaderText::Secret(secret))));
-        Outgoing::Http(HttpRequest { method: "POST", url: self.endpoint.url.clone(), headers, body, ca_pem: None })
+        Outgoing::Http(HttpRequest { method: "POST", url: self.endpoint.url.clone(), secret_path: false, headers, body, ca_pem: None })
     }
 
     fn judge(&self, payload: &Payload, reply: &Reply) -> Verdict {
@@ -293,10 +292,4 @@ fn tag_value(raw: &str) -> Clean<'_> {
         c => c,
     });
     Clean::Lossy(text.collect())
-}
-
-/// The same bytes each time: the header holds no time and no file name.
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
-    encoder.write_all(body).and_then(|()| encoder.finish()).expect("compressing into memory cannot fail")
 }

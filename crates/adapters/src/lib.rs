@@ -3,9 +3,16 @@
 //! A new adapter is a file of its own and, here, a module, a variant, a row in `KINDS`, an arm in `Adapter::side` and a row in
 //! the tests' `EXAMPLES`.
 
+mod base_url;
+mod circonus;
+mod circonus_pull;
+mod circonus_push;
+mod datadog;
 mod description;
 mod fields;
+mod grafana;
 mod graphite;
+mod gzip;
 mod influxdb;
 mod names;
 mod number;
@@ -14,16 +21,22 @@ mod payload;
 mod prometheus;
 mod pull;
 mod push;
+mod remote_write;
 mod reply;
 
+pub use circonus_pull::CirconusPull;
+pub use circonus_push::CirconusPush;
+pub use datadog::Datadog;
 pub use description::{Description, Direction, Field, Kind, Preset};
+pub use grafana::Grafana;
 pub use graphite::Graphite;
 pub use influxdb::InfluxDb;
 pub use outgoing::{HeaderText, HttpRequest, Outgoing, TcpLines};
-pub use payload::{Payload, Piece};
+pub use payload::{Payload, Piece, dump};
 pub use prometheus::Prometheus;
 pub use pull::{Accept, Credentials, Pull, Rendered};
-pub use push::{Encoded, Excluded, Note, Push};
+pub use push::{Encoded, Excluded, Note, Probe, Push};
+pub use remote_write::RemoteWrite;
 pub use reply::{Reply, Verdict};
 
 use model::{Period, Problem};
@@ -39,12 +52,22 @@ pub const NOTES_MAX: usize = 100;
 /// A kind of store with a user's checked settings.
 #[derive(Clone, Debug)]
 pub enum Adapter {
+    /// Datadog, and intakes that take the same requests.
+    Datadog(Datadog),
+    /// Grafana's hosted Graphite.
+    Grafana(Grafana),
     /// Graphite (Carbon plaintext).
     Graphite(Graphite),
     /// InfluxDB 1, 2 and 3.
     InfluxDb(InfluxDb),
     /// Prometheus, which reads from us.
     Prometheus(Prometheus),
+    /// Circonus, to which we send.
+    CirconusPush(CirconusPush),
+    /// Circonus, which reads from us.
+    CirconusPull(CirconusPull),
+    /// Receivers of Prometheus remote write.
+    RemoteWrite(RemoteWrite),
 }
 
 /// Who opens the connection, and what the adapter can do then.
@@ -64,9 +87,14 @@ struct StoreKind {
 
 /// Every adapter, in the order in which people choose from them.
 const KINDS: &[StoreKind] = &[
+    StoreKind { description: &datadog::DESCRIPTION, read: |fields| Datadog::read(fields).map(Adapter::Datadog) },
+    StoreKind { description: &grafana::DESCRIPTION, read: |fields| Grafana::read(fields).map(Adapter::Grafana) },
     StoreKind { description: &graphite::DESCRIPTION, read: |fields| Graphite::read(fields).map(Adapter::Graphite) },
     StoreKind { description: &influxdb::DESCRIPTION, read: |fields| InfluxDb::read(fields).map(Adapter::InfluxDb) },
     StoreKind { description: &prometheus::DESCRIPTION, read: |fields| Prometheus::read(fields).map(Adapter::Prometheus) },
+    StoreKind { description: &circonus_push::DESCRIPTION, read: |fields| CirconusPush::read(fields).map(Adapter::CirconusPush) },
+    StoreKind { description: &circonus_pull::DESCRIPTION, read: |fields| CirconusPull::read(fields).map(Adapter::CirconusPull) },
+    StoreKind { description: &remote_write::DESCRIPTION, read: |fields| RemoteWrite::read(fields).map(Adapter::RemoteWrite) },
 ];
 
 /// The same, as others see them.
@@ -102,7 +130,7 @@ impl Adapter {
     /// Every fault found, each named by its field.
     pub fn parse(name: &str, fields: &Map<String, Value>) -> Result<Adapter, Vec<Problem>> {
         match KINDS.iter().find(|kind| kind.description.name == name) {
-            Some(kind) => (kind.read)(fields),
+            Some(kind) => (kind.read)(&kind.description.canonical(fields)),
             None => {
                 let names: Vec<&str> = descriptions().iter().map(|description| description.name).collect();
                 Err(vec![Problem::new("adapter", format!("must be one of {}", names.join(", ")))])
@@ -150,9 +178,14 @@ impl Adapter {
     /// The one place where adapters are told apart.
     fn side(&self) -> Side<'_> {
         match self {
+            Adapter::Datadog(datadog) => Side::Push(datadog),
+            Adapter::Grafana(grafana) => Side::Push(grafana),
             Adapter::Graphite(graphite) => Side::Push(graphite),
             Adapter::InfluxDb(influxdb) => Side::Push(influxdb),
             Adapter::Prometheus(prometheus) => Side::Pull(prometheus),
+            Adapter::CirconusPush(circonus) => Side::Push(circonus),
+            Adapter::CirconusPull(circonus) => Side::Pull(circonus),
+            Adapter::RemoteWrite(remote_write) => Side::Push(remote_write),
         }
     }
 }

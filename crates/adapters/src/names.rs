@@ -23,7 +23,7 @@ pub(crate) const VALUE_CHARS_MAX: usize = 200;
 /// Longest node of a name, longest label name, in characters.
 pub(crate) const NAME_CHARS_MAX: usize = 100;
 /// Characters of a mark.
-const MARK_CHARS: usize = 10;
+pub(crate) const MARK_CHARS: usize = 10;
 /// Label that keeps two series apart whose names and labels are written alike.
 pub(crate) const SERIES_LABEL: &str = "series";
 /// Raw text shown in a note, in characters.
@@ -60,7 +60,8 @@ fn is_marked(text: &str) -> bool {
     digits.is_some_and(|digits| digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-fn cut(text: &str, chars_max: usize) -> &str {
+/// The first characters of a text.
+pub(crate) fn cut(text: &str, chars_max: usize) -> &str {
     if text.len() <= chars_max {
         return text;
     }

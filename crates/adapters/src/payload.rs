@@ -147,6 +147,17 @@ impl Payload {
     }
 }
 
+/// A body that is no text, for people: lines of sixteen bytes with where they stand, their hexadecimal digits, and what of them can be
+/// read.
+pub fn dump(body: &[u8]) -> String {
+    let line = |(at, bytes): (usize, &[u8])| {
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x} ")).collect();
+        let shown: String = bytes.iter().map(|&byte| if matches!(byte, b' '..=b'~') { char::from(byte) } else { '.' }).collect();
+        format!("{:04x}  {digits:<48} {shown}\n", 16 * at)
+    };
+    body.chunks(16).enumerate().map(line).collect()
+}
+
 /// Collects pieces into bodies below a store's limits.
 pub(crate) struct Packer {
     empty: Payload,
@@ -215,6 +226,14 @@ mod tests {
         assert_eq!(json(&[("1", &[0, 1])]).halves(), None);
         let (left, right) = json(&[("1", &[0]), ("2", &[1]), ("3", &[2])]).halves().expect("halves");
         assert_eq!((left.body(), right.body()), (b"[1]".to_vec(), b"[2,3]".to_vec()));
+    }
+
+    #[test]
+    fn bytes_are_shown_in_lines() {
+        assert_eq!(dump(b""), "");
+        let shown = dump(b"\x0a0123456789abcde\xff");
+        let first = "0000  0a 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65  .0123456789abcde\n";
+        assert_eq!(shown, format!("{first}0010  ff{}  .\n", " ".repeat(45)));
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(crate) static DESCRIPTION: Description = Description {
         Field::optional("password", Kind::Secret, "password of that user"),
         Field::optional("bearer", Kind::Secret, "token that the scraper must show instead of user name and password"),
     ],
+    takes_old_points: true,
     max_age_secs: None,
 };
 
@@ -47,18 +48,8 @@ pub struct Prometheus {
 impl Prometheus {
     pub(crate) fn read(given: &Map<String, Value>) -> Result<Prometheus, Vec<Problem>> {
         let mut fields = Fields::new(&DESCRIPTION, given);
-        let (username, password, bearer) = (fields.text("username"), fields.secret("password"), fields.secret("bearer"));
-        let credentials = match (username, password, bearer) {
-            (None, None, None) => Ok(Credentials::None),
-            (None, None, Some(token)) => Ok(Credentials::Bearer(token)),
-            (Some(username), Some(password), None) if !username.contains(':') => Ok(Credentials::Basic { username, password }),
-            (Some(_), Some(_), None) => Err(("username", "must not hold a colon: HTTP ends a user name there")),
-            (Some(_), None, None) => Err(("password", "is missing; it belongs to the user name")),
-            (None, Some(_), None) => Err(("username", "is missing; it belongs to the password")),
-            (_, _, Some(_)) => Err(("bearer", "cannot stand beside a user name and password; give one or the other")),
-        };
-        let store = credentials.map_err(|(field, detail)| fields.fault(field, detail)).ok();
-        fields.finish(store.map(|credentials| Prometheus { credentials }))
+        let credentials = Credentials::read(&mut fields);
+        fields.finish(credentials.map(|credentials| Prometheus { credentials }))
     }
 
     /// What to paste into `scrape_configs`, with a word in angle brackets where the password or token goes.
@@ -104,6 +95,10 @@ fn quoted(text: &str) -> String {
 impl Pull for Prometheus {
     fn description(&self) -> &'static Description {
         &DESCRIPTION
+    }
+
+    fn page_name(&self) -> &'static str {
+        "metrics"
     }
 
     fn render(&self, page: &Page, accept: &Accept) -> Rendered {
@@ -239,7 +234,7 @@ impl Body {
 
 /// A name and the gauge's name made from it. Counters need no more: what could be called `x_total` or `x_created` beside the counter
 /// of `x` is a health series, and those are renamed.
-fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
+pub(crate) fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
     let mut base = String::new();
     for node in name.path.iter().map(String::as_str).chain([name.aggregate]) {
         let node = names::node(node, |c| c == '_' || c.is_ascii_alphanumeric());
@@ -296,7 +291,7 @@ fn checked(one: &PageSeries) -> Result<&PageSeries, &'static str> {
 }
 
 /// A label's name. A leading `__` is Prometheus' own.
-fn label_name(raw: &str) -> String {
+pub(crate) fn label_name(raw: &str) -> String {
     let name = names::node(raw, |c| c == '_' || c.is_ascii_alphanumeric());
     if raw.starts_with("__") || TAKEN_LABELS.contains(&name.as_str()) {
         return format!("label_{}", name.trim_start_matches('_'));
@@ -305,7 +300,7 @@ fn label_name(raw: &str) -> String {
 }
 
 /// Any text is legal, but some scanners take control characters for the end of the page.
-fn label_value(raw: &str) -> Clean<'_> {
+pub(crate) fn label_value(raw: &str) -> Clean<'_> {
     Clean::replacing(raw, is_value_char)
 }
 

@@ -1,6 +1,7 @@
 //! What an adapter for a store that reads from us can do, and who may read.
 
 use crate::description::Description;
+use crate::fields::Fields;
 use crate::push::{Excluded, Note};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +13,9 @@ use subtle::ConstantTimeEq;
 pub trait Pull: Send + Sync {
     /// What the adapter says about itself.
     fn description(&self) -> &'static Description;
+
+    /// The last part of its address, behind the secret.
+    fn page_name(&self) -> &'static str;
 
     /// The page. The same page and preferences give the same bytes.
     fn render(&self, page: &Page, accept: &Accept) -> Rendered;
@@ -48,7 +52,7 @@ pub struct Rendered {
     pub notes: Vec<Note>,
 }
 
-/// What a reader must show, beside the secret URL.
+/// What a reader must show, beside the secret URL, or what we show to a store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Credentials {
     /// Nothing: the URL is enough.
@@ -65,6 +69,31 @@ pub enum Credentials {
 }
 
 impl Credentials {
+    /// Reads `username`, `password` and `bearer`; `None` after a fault.
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Credentials> {
+        let credentials = match (fields.text("username"), fields.secret("password"), fields.secret("bearer")) {
+            (None, None, None) => Ok(Credentials::None),
+            (None, None, Some(token)) => Ok(Credentials::Bearer(token)),
+            (Some(username), Some(password), None) if !username.contains(':') => Ok(Credentials::Basic { username, password }),
+            (Some(_), Some(_), None) => Err(("username", "must not hold a colon: HTTP ends a user name there")),
+            (Some(_), None, None) => Err(("password", "is missing; it belongs to the user name")),
+            (None, Some(_), None) => Err(("username", "is missing; it belongs to the password")),
+            (_, _, Some(_)) => Err(("bearer", "cannot stand beside a user name and password; give one or the other")),
+        };
+        credentials.map_err(|(field, detail)| fields.fault(field, detail)).ok()
+    }
+
+    /// The text of the `Authorization` header that shows them.
+    pub(crate) fn header(&self) -> Option<Secret> {
+        match self {
+            Credentials::None => None,
+            Credentials::Basic { username, password } => {
+                Some(Secret::new(format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.reveal())))))
+            }
+            Credentials::Bearer(token) => Some(Secret::new(format!("Bearer {}", token.reveal()))),
+        }
+    }
+
     /// Compares without telling by its duration how much of a guess was right.
     fn authorises(&self, authorization: Option<&str>) -> bool {
         let (scheme, shown) = authorization.and_then(|text| text.trim().split_once(' ')).unwrap_or_default();

@@ -34,6 +34,33 @@ pub trait Push: Send + Sync {
         false
     }
 
+    /// Whether an answer that refuses some points vouches for the others, or only says that they arrived.
+    fn confirms(&self) -> bool {
+        true
+    }
+
+    /// Whether the store takes windows only in the order of their times, so that none may be set aside for a later one.
+    fn in_order(&self) -> bool {
+        false
+    }
+
+    /// Whether such a reason for a refusal means that the store has the point already. After an attempt of unknown outcome that is
+    /// good news.
+    fn has_already(&self, _reason: &str) -> bool {
+        false
+    }
+
+    /// The vendor's own check of address and credentials, which writes nothing; `None` where there is none.
+    fn probe(&self) -> Option<Probe> {
+        None
+    }
+
+    /// Requests that tell the store what the batch's metrics are: kind, unit, description. They may be sent again at any time, and
+    /// nothing depends on their success.
+    fn metadata(&self, _batch: &Batch) -> Vec<Outgoing> {
+        Vec::new()
+    }
+
     /// Whether a store with these settings may have the period.
     ///
     /// # Errors
@@ -41,6 +68,15 @@ pub trait Push: Send + Sync {
     fn check_period(&self, _period: Period) -> Result<(), Problem> {
         Ok(())
     }
+}
+
+/// A test of a store's settings.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// What to send.
+    pub outgoing: Outgoing,
+    /// What a reply to it means: `Accepted` when the settings are sound.
+    pub judge: fn(&Reply) -> Verdict,
 }
 
 /// A window in a store's own bytes.

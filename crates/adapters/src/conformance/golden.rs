@@ -59,7 +59,8 @@ fn wire(example: &Example) -> String {
             request.headers.iter().for_each(|(name, value)| add(format!("{name}: {}\n", value.masked()).as_bytes()));
             add(b"\n");
         }
-        add(&payload.body());
+        let body = payload.body();
+        if std::str::from_utf8(&body).is_ok() { add(&body) } else { add(crate::dump(&body).as_bytes()) }
     }
     wire
 }

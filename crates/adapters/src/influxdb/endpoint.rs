@@ -1,6 +1,7 @@
 //! Where an InfluxDB takes lines: which version a URL speaks, and the query it must carry.
 
 use crate::fields::Fields;
+use crate::outgoing;
 use url::Url;
 
 /// Which version's write API is spoken.
@@ -82,8 +83,7 @@ impl Endpoint {
 
     /// Scheme, host and port.
     pub(super) fn target(&self) -> String {
-        let port = self.url.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{}://{}{port}", self.url.scheme(), self.url.host_str().unwrap_or_default())
+        outgoing::target(&self.url)
     }
 
     /// Whether one bad line makes the server write none of a body (metric-stores 6.3).
