@@ -1,7 +1,7 @@
 //! The configuration as values: what exists now and what was in force at the start of any window still to be sealed.
 
 use crate::attribute::AttributeSetting;
-use crate::token::Access;
+use crate::token::{Access, token_hash};
 use crate::user::User;
 use model::{Period, ProjectId, Query, Secret, Stamp, Window};
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ id!(
 /// All configuration at one moment. Cheap to share; a change makes a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Counts changes since the process started.
+    /// Counts changes, also over restarts.
     pub version: u64,
     /// Live projects by name.
     pub projects: Vec<Project>,
@@ -47,12 +47,21 @@ pub struct Snapshot {
     pub stores: Vec<Store>,
     /// What each live token may do, by the SHA-256 of its text.
     pub tokens: HashMap<[u8; 32], Access>,
-    /// Stores behind pull URLs, by the SHA-256 of the URL's secret.
-    pub pulls: HashMap<[u8; 32], StoreId>,
+    /// Pull URLs, by the SHA-256 of the URL's secret.
+    pub pulls: HashMap<[u8; 32], PullUrl>,
     /// Users by name, disabled ones included.
     pub users: Vec<User>,
     /// What is declared of attributes, by project and attribute.
     pub attribute_settings: Vec<AttributeSetting>,
+}
+
+/// A URL at which a pull store is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PullUrl {
+    /// Whose page it is.
+    pub store: StoreId,
+    /// When it ends, for one that was rotated away.
+    pub until: Option<Stamp>,
 }
 
 /// A project.
@@ -170,6 +179,12 @@ impl Snapshot {
         self.stores.iter().find(|store| store.id == id)
     }
 
+    /// The store behind a pull URL with this secret. Found by hash: how long it takes says nothing about how much of a guess was right.
+    pub fn store_at(&self, secret: &str, now: Stamp) -> Option<&Store> {
+        let url = self.pulls.get(&token_hash(secret)).filter(|url| url.until.is_none_or(|until| now < until))?;
+        self.store_by_id(url.store)
+    }
+
     /// A live metric by name.
     pub fn metric(&self, project: ProjectId, set: &str, name: &str) -> Option<&Metric> {
         self.metrics.iter().find(|metric| metric.project == project && metric.set == set && metric.name == name && metric.deleted.is_none())
@@ -194,6 +209,18 @@ impl Snapshot {
             .iter()
             .filter(move |metric| metric.project == project && sets.contains(&metric.set))
             .filter_map(move |metric| metric.in_force(window.start()).map(|revision| (metric, revision)))
+    }
+
+    /// When a store of the project began or ceased to govern windows, oldest first.
+    pub fn attachment_changes(&self, project: ProjectId) -> Vec<Stamp> {
+        let mut stamps: Vec<Stamp> = Vec::new();
+        for store in self.stores.iter().filter(|store| store.project == project) {
+            stamps.extend((0..store.revisions.len()).map(|at| store.takes_over(at)).flat_map(|(end, begin)| [end, begin]));
+            stamps.extend(store.deleted);
+        }
+        stamps.sort_unstable();
+        stamps.dedup();
+        stamps
     }
 
     /// Every grid (project and period) that some revision ever used, with the stamps at which its configuration changed.

@@ -4,6 +4,7 @@
 //! One writer connection behind one lock: a configuration change takes its stamp while it holds the lock, so whoever asks for
 //! a snapshot under that lock afterwards sees every change stamped earlier. A seal is one transaction.
 
+mod apply;
 mod attribute;
 mod config;
 mod delivery;
@@ -20,10 +21,13 @@ mod token;
 mod user;
 mod view;
 
+pub use apply::{Applied, Edit};
 pub use attribute::{AttributeSetting, AttributeType, Declared, Format};
-pub use config::{Metric, MetricId, MetricRevision, Project, RevisionId, Snapshot, Store, StoreId, StoreRevision, StoreSettings, UserId};
+pub use config::{
+    Metric, MetricId, MetricRevision, Project, PullUrl, RevisionId, Snapshot, Store, StoreId, StoreRevision, StoreSettings, UserId,
+};
 pub use delivery::{Attempt, Delivery, Ledger, OpenDelivery, PullRead, Settled};
-pub use edit::{MetricDraft, Now, SecretEdits, StoreDraft};
+pub use edit::{MetricDraft, Now, PULL_OVERLAP_SECS, SecretEdits, StoreDraft};
 pub use guess::{Guess, TooManyGuesses};
 pub use issue::{Issue, IssueEdit, OPEN};
 pub use password::check_password;
@@ -98,6 +102,9 @@ pub enum CatalogError {
         /// The metric, as set/name.
         metric: String,
     },
+    /// Something of the configuration was changed since it was read.
+    #[error("the configuration was changed meanwhile; look at a new plan")]
+    Outdated,
     /// Stored bytes that this program wrote and cannot read.
     #[error("a stored {0} cannot be read")]
     Damaged(&'static str),
@@ -127,7 +134,7 @@ impl Catalog {
         )?;
         let cipher = Cipher::open(&folder.join("catalog.key"), !encrypted)?;
         let reader = connect(&path)?;
-        let snapshot = watch::Sender::new(Arc::new(load::snapshot(&writer, &cipher, 1)?));
+        let snapshot = watch::Sender::new(Arc::new(load::snapshot(&writer, &cipher, edit::version(&writer)?)?));
         let sessions = RwLock::new(session::load(&writer)?);
         Ok(Catalog { writer: Mutex::new(writer), reader: Mutex::new(reader), cipher, snapshot, sessions, guesses: Mutex::default() })
     }

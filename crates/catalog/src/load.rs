@@ -137,11 +137,12 @@ fn tokens(connection: &Connection) -> Result<HashMap<[u8; 32], Access>, CatalogE
     Ok(tokens)
 }
 
-fn pulls(connection: &Connection) -> Result<HashMap<[u8; 32], StoreId>, CatalogError> {
+fn pulls(connection: &Connection) -> Result<HashMap<[u8; 32], PullUrl>, CatalogError> {
     let mut statement = connection.prepare(
-        "SELECT pull_secret.hash, store.id FROM pull_secret JOIN store ON store.id = pull_secret.store WHERE store.deleted IS NULL",
+        "SELECT pull_secret.hash, store.id, pull_secret.until
+         FROM pull_secret JOIN store ON store.id = pull_secret.store WHERE store.deleted IS NULL",
     )?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, StoreId(row.get(1)?))))?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, PullUrl { store: StoreId(row.get(1)?), until: optional_stamp(row, 2)? })))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -139,6 +139,10 @@ const MIGRATIONS: &[&str] = &[
         queries TEXT NOT NULL, payload TEXT NOT NULL, UNIQUE (project, name)
     ) STRICT;
     ",
+    // A pull URL that was rotated away is still served until this stamp, in microseconds.
+    "
+    ALTER TABLE pull_secret ADD COLUMN until INTEGER;
+    ",
 ];
 
 /// Brings a database to this program's version; refuses one that a newer program has written.

@@ -206,6 +206,18 @@ impl Catalog {
             .optional()?)
     }
 
+    /// End in Unix seconds of the last window of a grid in which a metric was sealed, be it as failed.
+    pub fn metric_sealed_until(&self, metric: MetricId, period: Period) -> Result<Option<u64>, CatalogError> {
+        let start: Option<i64> = self
+            .read()
+            .prepare_cached(
+                "SELECT max((SELECT max(start) FROM sealed_metric WHERE revision = metric_revision.id AND period = ?2))
+                 FROM metric_revision WHERE metric = ?1",
+            )?
+            .query_row(params![metric.0, period.secs()], |row| row.get(0))?;
+        Ok(start.map(|start| start.unsigned_abs() + u64::from(period.secs())))
+    }
+
     /// Drops the points (not the counts) of windows that ended before `before_secs`, unless a delivery still needs them.
     pub fn drop_points(&self, before_secs: u64) -> Result<usize, CatalogError> {
         Ok(self.write().execute(

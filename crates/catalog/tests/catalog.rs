@@ -1,8 +1,8 @@
 //! The catalog over a real database: revisions, seals, the ledger, secrets, restarts.
 
 use catalog::{
-    Attempt, Catalog, CatalogError, IssueEdit, MetricDraft, Scope, SealedCell, SealedMetric, SealedSeries, SealedWindow, Settled,
-    StoreDraft, StoreId, StoreSettings, ViewDraft, WindowFacts, token_hash,
+    Attempt, Catalog, CatalogError, Edit, IssueEdit, MetricDraft, PULL_OVERLAP_SECS, Scope, SealedCell, SealedMetric, SealedSeries,
+    SealedWindow, Settled, StoreDraft, StoreId, StoreSettings, ViewDraft, WindowFacts, token_hash,
 };
 use model::{Aggregate, AggregateOp, Label, Period, ProjectId, Query, Secret, Stamp, Window};
 use std::collections::BTreeMap;
@@ -269,4 +269,151 @@ fn a_view_has_a_name_of_its_own_and_a_number_for_good() {
     f.catalog.delete_view(f.project, first, "test", &at(200)).expect("deleted");
     assert!(f.catalog.views(f.project).expect("read").is_empty());
     assert!(f.catalog.create_view(f.project, &draft("c"), "test", &at(200)).expect("made") > first);
+}
+
+/// The secret of the pull store "p", made at second 110 if need be.
+fn pull_secret(f: &Fixture) -> String {
+    if f.catalog.snapshot().store(f.project, "p").is_none() {
+        let draft = StoreDraft { pull: true, ..store_draft(10, &[]) };
+        f.catalog.put_store(f.project, "p", &draft, Some(0), "test", &at(110)).expect("saved");
+    }
+    let snapshot = f.catalog.snapshot();
+    let id = snapshot.store(f.project, "p").expect("there").id;
+    snapshot.pull_secret(id).expect("made").reveal().to_owned()
+}
+
+/// Whether the page behind each secret is served at a second.
+fn served<const N: usize>(f: &Fixture, secrets: [&str; N], second: u64) -> [bool; N] {
+    let snapshot = f.catalog.snapshot();
+    secrets.map(|secret| snapshot.store_at(secret, Stamp::from_secs(second)).is_some_and(|store| store.name == "p"))
+}
+
+#[test]
+fn a_rotated_url_is_served_for_an_hour_more() {
+    let mut f = fixture();
+    let first = pull_secret(&f);
+    assert_eq!(served(&f, [&first, "", "unknown"], 200), [true, false, false]);
+    f.catalog.rotate_pull_secret(f.project, "p", "test", &at(1_000)).expect("rotated");
+    let second = pull_secret(&f);
+    let end = 1_000 + PULL_OVERLAP_SECS;
+    assert_eq!([served(&f, [&first, &second], end - 1), served(&f, [&first, &second], end)], [[true, true], [false, true]]);
+    // A second rotation moves no end that was already set.
+    f.catalog.rotate_pull_secret(f.project, "p", "test", &at(2_000)).expect("rotated");
+    let third = pull_secret(&f);
+    assert_eq!(served(&f, [&first, &second, &third], end), [false, true, true]);
+    f.catalog = Catalog::open(f.folder.path()).expect("opened again");
+    assert_eq!(served(&f, [&first, &second, &third], end - 1), [true, true, true]);
+    assert_eq!(served(&f, [&first, &second, &third], 2_000 + PULL_OVERLAP_SECS), [false, false, true]);
+    // What has ended is forgotten with the next rotation.
+    f.catalog.rotate_pull_secret(f.project, "p", "test", &at(end)).expect("rotated");
+    assert_eq!(f.catalog.snapshot().pulls.len(), 3);
+    f.catalog.delete_store(f.project, "p", "test", &at(end)).expect("deleted");
+    assert_eq!(served(&f, [&first, &second, &third], end), [false, false, false]);
+    assert_eq!(f.catalog.snapshot().pulls.len(), 0);
+}
+
+#[test]
+fn two_who_make_one_store_at_once_do_not_both_succeed_when_it_must_be_new() {
+    let f = fixture();
+    pull_secret(&f);
+    let draft = StoreDraft { pull: true, ..store_draft(10, &[("password", Some("other"))]) };
+    let refused = f.catalog.put_store(f.project, "p", &draft, Some(0), "test", &at(120));
+    assert!(matches!(refused, Err(CatalogError::Changed { expected: 0, found: 1 })), "{refused:?}");
+    assert!(!f.catalog.snapshot().store(f.project, "p").expect("there").secrets.contains_key("password"));
+}
+
+#[test]
+fn a_catalog_from_before_pull_urls_had_an_end_is_brought_up_to_date() {
+    let mut f = fixture();
+    let secret = pull_secret(&f);
+    drop(std::mem::replace(&mut f.catalog, Catalog::open(f.folder.path()).expect("opens")));
+    let connection = rusqlite::Connection::open(f.folder.path().join("catalog.sqlite")).expect("opens");
+    connection.execute_batch("ALTER TABLE pull_secret DROP COLUMN until; PRAGMA user_version = 3;").expect("as it was");
+    f.catalog = Catalog::open(f.folder.path()).expect("brought up to date");
+    assert_eq!(served(&f, [&secret], 200), [true]);
+    f.catalog.rotate_pull_secret(f.project, "p", "test", &at(300)).expect("rotated");
+    assert_eq!(served(&f, [&secret], 300), [true]);
+}
+
+fn put_metric(metric: &str, attribute: &str) -> Edit {
+    Edit::PutMetric { project: "shooter".into(), set: "errors".into(), metric: metric.into(), draft: draft(attribute) }
+}
+
+#[test]
+fn many_edits_are_one_change_with_one_stamp_and_one_version() {
+    let f = fixture();
+    let store = Edit::PutStore { project: "racer".into(), store: "g".into(), draft: store_draft(10, &[("password", Some("x"))]) };
+    let edits = [
+        Edit::CreateProject { project: "racer".into() },
+        Edit::PutSet { project: "racer".into(), set: "empty".into() },
+        store,
+        put_metric("a", "n"),
+        put_metric("b", "n"),
+    ];
+    let seen = f.catalog.snapshot().version;
+    let applied = f.catalog.apply(&edits, seen, "test", &at(150)).expect("applied");
+    assert_eq!(applied.projects.iter().map(|(name, token)| (name.as_str(), token.reveal().len())).collect::<Vec<_>>(), [("racer", 64)]);
+    let snapshot = f.catalog.snapshot();
+    assert_eq!(snapshot.version, seen + 1);
+    let racer = snapshot.project("racer").expect("made");
+    assert_eq!((racer.sets.as_slice(), racer.created), (&["empty".to_owned()][..], Stamp::from_secs(150)));
+    assert_eq!(snapshot.store(racer.id, "g").expect("made").secrets["password"].reveal(), "x");
+    let begins: Vec<_> = snapshot.metrics.iter().map(|metric| (metric.name.as_str(), metric.newest().begins)).collect();
+    assert_eq!(begins, [("a", Stamp::from_secs(150)), ("b", Stamp::from_secs(150))]);
+    let removals = [
+        Edit::DeleteMetric { project: "shooter".into(), set: "errors".into(), metric: "a".into() },
+        Edit::DeleteSet { project: "racer".into(), set: "empty".into() },
+        Edit::DeleteStore { project: "racer".into(), store: "g".into() },
+    ];
+    f.catalog.apply(&removals, snapshot.version, "test", &at(160)).expect("applied");
+    let snapshot = f.catalog.snapshot();
+    assert_eq!(snapshot.metrics.iter().filter(|metric| metric.deleted.is_none()).count(), 1);
+    assert!(snapshot.store(racer.id, "g").is_none() && snapshot.project("racer").expect("there").sets.is_empty());
+}
+
+#[test]
+fn of_many_edits_all_are_made_or_none() {
+    let f = fixture();
+    let seen = f.catalog.snapshot().version;
+    for broken in [
+        Edit::CreateProject { project: "shooter".into() },
+        Edit::PutSet { project: "nobody".into(), set: "s".into() },
+        Edit::DeleteMetric { project: "shooter".into(), set: "errors".into(), metric: "nothing".into() },
+    ] {
+        let edits = [Edit::CreateProject { project: "racer".into() }, put_metric("a", "n"), broken.clone()];
+        assert!(f.catalog.apply(&edits, seen, "test", &at(150)).is_err(), "{broken:?}");
+        let snapshot = f.catalog.snapshot();
+        assert_eq!((snapshot.projects.len(), snapshot.metrics.len(), snapshot.version), (1, 0, seen), "{broken:?}");
+    }
+    let again = Catalog::open(f.folder.path()).expect("opens beside it");
+    assert_eq!((again.snapshot().projects.len(), again.snapshot().metrics.len()), (1, 0));
+}
+
+#[test]
+fn a_plan_made_before_somebody_elses_change_is_refused_also_after_a_restart() {
+    let f = fixture();
+    let seen = f.catalog.snapshot().version;
+    f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "other", &at(150)).expect("saved");
+    assert!(matches!(f.catalog.apply(&[put_metric("m", "b")], seen, "test", &at(151)), Err(CatalogError::Outdated)));
+    let now = f.catalog.snapshot().version;
+    drop(f.catalog);
+    let again = Catalog::open(f.folder.path()).expect("opens again");
+    assert_eq!(again.snapshot().version, now);
+    assert!(matches!(again.apply(&[put_metric("m", "b")], seen, "test", &at(152)), Err(CatalogError::Outdated)));
+    again.apply(&[put_metric("m", "b")], now, "test", &at(152)).expect("applied");
+}
+
+#[test]
+fn where_a_metric_was_last_sealed_on_a_grid_is_known_over_its_revisions() {
+    let f = fixture();
+    f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(111)).expect("saved");
+    let metric = f.catalog.snapshot().metrics[0].id;
+    let until = |period: u32| f.catalog.metric_sealed_until(metric, Period::new(period).expect("legal")).expect("read");
+    assert_eq!(until(10), None);
+    f.catalog.seal(&sealed(&f, 200, &[]), Stamp::from_secs(211)).expect("sealed");
+    assert_eq!((until(10), until(60)), (Some(210), None));
+    f.catalog.put_metric(f.project, "errors", "m", &draft("b"), None, "test", &at(220)).expect("saved");
+    assert_eq!(until(10), Some(210), "of the revision before");
+    f.catalog.seal(&sealed(&f, 230, &[]), Stamp::from_secs(241)).expect("sealed");
+    assert_eq!(until(10), Some(240));
 }

@@ -9,7 +9,7 @@ use crate::pending::{Next, Pending};
 use crate::pull;
 use crate::send::{Door, Failure};
 use crate::source::ReportSource;
-use adapters::{Adapter, Verdict};
+use adapters::{Adapter, Description, Push, Verdict};
 use catalog::{Attempt, Catalog, CatalogError, OpenDelivery, Settled, Snapshot, Store, StoreId, StoreRevision};
 use model::{Batch, Stamp, Window};
 use serde::Serialize;
@@ -284,7 +284,7 @@ impl<S: ReportSource> Courier<S> {
                 Err(failure) => verdict_of(failure),
             };
             unknown |= matches!(&answer, Err(Failure::TimedOut | Failure::Broken(_)));
-            let (mut settled, next) = pending.apply(&verdict, push.isolates());
+            let (mut settled, next) = pending.apply(&verdict, push, unknown);
             settled.unknown = unknown;
             let (outcome, text) = describe(&verdict, &push.target());
             let now = self.source.now();
@@ -315,7 +315,7 @@ impl<S: ReportSource> Courier<S> {
                     self.let_pass(id, window, course).await?;
                 }
                 Next::Wait { asked_secs } => {
-                    note_failure(course, window, &answer);
+                    note_failure(course, push, window, &answer);
                     let wait = course.backoff.failed(asked_secs, random());
                     let next_attempt = self.source.now().plus_micros(wait.as_micros() as u64).secs();
                     self.board.with(id, |entry| entry.phase = Phase::Retrying { reason: text, next_attempt });
@@ -389,13 +389,17 @@ pub(crate) fn sealed_batch(
 /// Why a window may no longer be sent, or `None`.
 fn too_old(store: &Store, window: Window, now: Stamp) -> Option<String> {
     let settings = &store.newest().settings;
-    let taken = adapters::description(&settings.adapter).and_then(|description| description.max_age_secs);
     let age = now.secs().saturating_sub(window.end_secs());
     if age > settings.horizon_secs {
         return Some(format!("older than the horizon of {} s", settings.horizon_secs));
     }
-    let limit = taken?.saturating_sub(AGE_MARGIN_SECS);
-    (now.secs().saturating_sub(window.start_secs()) > limit).then(|| format!("older than the {} s the store takes", limit))
+    too_old_for(adapters::description(&settings.adapter)?, window, now)
+}
+
+/// Why the store itself would refuse a window's points, or `None`: it goes by the time that they carry.
+fn too_old_for(description: &Description, window: Window, now: Stamp) -> Option<String> {
+    let limit = description.max_age_secs?.saturating_sub(AGE_MARGIN_SECS);
+    (now.secs().saturating_sub(description.time_secs(window)) > limit).then(|| format!("older than the {limit} s the store takes"))
 }
 
 /// Where in the first moments after a window's end a store's first attempt falls: the same for every window.
@@ -415,9 +419,10 @@ fn verdict_of(failure: &Failure) -> Verdict {
     if failure.needs_attention() { Verdict::Config { reason } } else { Verdict::Retry { reason } }
 }
 
-/// Remembers since when a window draws server errors; a store that cannot be reached says nothing about the window.
-fn note_failure(course: &mut Course, window: Window, answer: &Result<adapters::Reply, Failure>) {
-    let answered = matches!(answer, Ok(adapters::Reply::Http { status: 500..=599, .. }));
+/// Remembers since when a window draws server errors; a store that cannot be reached says nothing about the window, and one that
+/// takes windows only in order would refuse it behind a later one.
+fn note_failure(course: &mut Course, push: &dyn Push, window: Window, answer: &Result<adapters::Reply, Failure>) {
+    let answered = !push.in_order() && matches!(answer, Ok(adapters::Reply::Http { status: 500..=599, .. }));
     match course.failing {
         Some((failing, _)) if answered && failing == window => {}
         Some(_) if answered => {}
@@ -450,5 +455,52 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         // The runtime is shutting down and has dropped the work: so will it drop us.
         Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adapters::Reply;
+    use model::Period;
+    use serde_json::json;
+
+    #[test]
+    fn a_window_that_fails_is_let_pass_only_where_the_store_takes_another_first() {
+        let window = Period::new(60).expect("legal").window_at(Stamp::from_secs(1_700_000_000));
+        for (adapter, fields, status, noted) in [
+            ("influxdb", json!({"url": "http://h/write?db=d"}), 500, true),
+            ("datadog", json!({"api_key": "k"}), 502, true),
+            ("datadog", json!({"api_key": "k"}), 429, false),
+            ("grafana", json!({"url": "http://h/metrics", "api_key": "k"}), 500, false),
+        ] {
+            let settings = Adapter::parse(adapter, fields.as_object().expect("an object")).expect("sound settings");
+            let mut course = Course::default();
+            let answer = Ok(Reply::Http { status, retry_after: None, body: Vec::new() });
+            note_failure(&mut course, settings.as_push().expect("a push adapter"), window, &answer);
+            assert_eq!(course.failing.is_some(), noted, "{adapter} {status}");
+        }
+    }
+
+    #[test]
+    fn the_age_a_store_goes_by_is_that_of_the_time_its_points_carry() {
+        for (adapter, period, after_end, expires) in [
+            ("datadog", 60, 0, false),
+            ("datadog", 60, 3_240, false),
+            ("datadog", 60, 3_241, true),
+            ("grafana", 1_800, 1_500, false),
+            ("grafana", 1_800, 1_501, true),
+            ("datadog", 3_600, 0, false),
+            ("datadog", 86_400, 0, false),
+            ("grafana", 86_400, 1_500, false),
+            ("grafana", 86_400, 1_501, true),
+            ("graphite", 60, 1_000_000, false),
+            ("influxdb", 86_400, 1_000_000, false),
+        ] {
+            let window = Period::new(period).expect("legal").window_at(Stamp::from_secs(1_700_000_000));
+            let now = Stamp::from_secs(window.end_secs() + after_end);
+            let description = adapters::description(adapter).expect("known");
+            assert_eq!(too_old_for(description, window, now).is_some(), expires, "{adapter} {period} {after_end}");
+        }
     }
 }

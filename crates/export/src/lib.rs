@@ -16,14 +16,16 @@ mod source;
 
 pub use deliver::{DeliveryFigures, Phase};
 pub use sealer::SealFigures;
+pub use series::{OverBudget, zero_for_secs};
 pub use source::{ReportSource, SourceStopped, Unreadable};
 
-use catalog::{Catalog, CatalogError, Store, StoreId};
+use catalog::{Catalog, CatalogError, Metric, Store, StoreId};
 use deliver::{Board, Courier};
 use model::{Batch, Page, Stamp, Window};
 use pull::Pages;
 use sealer::Sealer;
 use send::Door;
+use series::SeriesState;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -74,6 +76,21 @@ impl<S: ReportSource> Export<S> {
         }
         let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
         deliver::sealed_batch(&self.catalog, &self.catalog.published(), store, revision, window).map(Some)
+    }
+
+    /// The metrics of a store of which groups were folded into `__other__` within the last day.
+    pub fn over_budget(&self, store: &Store) -> Result<Vec<(Metric, OverBudget)>, CatalogError> {
+        let (settings, snapshot) = (&store.newest().settings, self.catalog.published());
+        let (now_secs, mut found) = (self.source.now().secs(), Vec::new());
+        for metric in snapshot.metrics.iter().filter(|metric| metric.project == store.project && metric.deleted.is_none()) {
+            if !settings.sets.contains(&metric.set) {
+                continue;
+            }
+            let Some(bytes) = self.catalog.series_state(metric.id, settings.period)? else { continue };
+            let state = SeriesState::decode(&bytes).ok_or(CatalogError::Damaged("series state"))?;
+            found.extend(state.over_budget(now_secs).map(|over| (metric.clone(), over.clone())));
+        }
+        Ok(found)
     }
 
     /// What a push store's task is doing.

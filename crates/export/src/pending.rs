@@ -1,6 +1,6 @@
 //! What is still to be sent of a delivery, and what a verdict does to it. Pure: the table of design.md section 4.
 
-use adapters::{Payload, Verdict};
+use adapters::{Payload, Push, Verdict};
 use catalog::Settled;
 use std::collections::VecDeque;
 
@@ -57,9 +57,9 @@ impl Pending {
         Some(Pending(payloads))
     }
 
-    /// Applies the verdict on the first payload. `isolates`: the store refuses whole bodies and a resend overwrites, so a
-    /// refused body is halved until the poison point stands alone.
-    pub(crate) fn apply(&mut self, verdict: &Verdict, isolates: bool) -> (Settled, Next) {
+    /// Applies the verdict on the first payload. `unknown`: an attempt before may have brought the points without our hearing of
+    /// it, so a refusal of what the store has already is a confirmation.
+    pub(crate) fn apply(&mut self, verdict: &Verdict, push: &dyn Push, unknown: bool) -> (Settled, Next) {
         let mut settled = Settled::default();
         let Some(first) = self.0.pop_front() else { return (settled, Next::GoOn) };
         let points = first.points().count() as u64;
@@ -73,14 +73,21 @@ impl Pending {
                 Next::GoOn
             }
             Verdict::Partial { refused, unnamed, reason } => {
-                settled.refused = (refused.len() as u64 + unnamed).min(points);
-                settled.confirmed = points - settled.refused;
+                let there = refused.iter().filter(|(_, why)| unknown && push.has_already(why)).count() as u64;
+                settled.refused = (refused.len() as u64 - there + unnamed).min(points);
+                let rest = points - settled.refused;
+                if push.confirms() {
+                    settled.confirmed = rest
+                } else {
+                    settled.sent = rest
+                }
                 settled.note = Some(reason.clone());
                 Next::GoOn
             }
             Verdict::Drop { reason } => {
-                match first.halves().filter(|_| isolates) {
+                match first.halves().filter(|_| push.isolates()) {
                     Some((left, right)) => self.put_back(left, right),
+                    None if unknown && push.has_already(reason) => settled.confirmed = points,
                     None => {
                         settled.refused = points;
                         settled.note = Some(reason.clone());
@@ -118,5 +125,59 @@ impl Pending {
     fn put_back(&mut self, left: Payload, right: Payload) {
         self.0.push_front(right);
         self.0.push_front(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adapters::Adapter;
+    use serde_json::{Value, json};
+
+    fn adapter(name: &str, fields: Value) -> Adapter {
+        Adapter::parse(name, fields.as_object().expect("an object")).expect("sound settings")
+    }
+
+    /// One body of three pieces of one point each.
+    fn pending() -> Pending {
+        let mut payload = Payload::new(b"[", b",", b"]");
+        (0..3).for_each(|point| payload.push(b"{}", &[point]));
+        Pending::new(vec![payload])
+    }
+
+    /// Points confirmed, sent and refused, and bodies left.
+    fn apply(adapter: &Adapter, mut pending: Pending, verdict: &Verdict, unknown: bool) -> (u64, u64, u64, usize) {
+        let (settled, _) = pending.apply(verdict, adapter.as_push().expect("a push adapter"), unknown);
+        (settled.confirmed, settled.sent, settled.refused, pending.0.len())
+    }
+
+    #[test]
+    fn what_a_partial_answer_leaves_is_confirmed_only_by_a_store_that_vouches() {
+        let grafana = adapter("grafana", json!({"url": "http://h/metrics", "api_key": "k"}));
+        let datadog = adapter("datadog", json!({"api_key": "k"}));
+        let partial = Verdict::Partial { refused: vec![(0, "invalid input".into())], unnamed: 1, reason: "HTTP 200".into() };
+        assert_eq!(apply(&grafana, pending(), &partial, false), (1, 0, 2, 0));
+        assert_eq!(apply(&datadog, pending(), &partial, false), (0, 1, 2, 0));
+    }
+
+    #[test]
+    fn a_repeat_is_good_news_only_after_an_attempt_of_unknown_outcome() {
+        let grafana = adapter("grafana", json!({"url": "http://h/metrics", "api_key": "k"}));
+        let influxdb = adapter("influxdb", json!({"url": "http://h/write?db=d"}));
+        let why = "duplicate sample for timestamp";
+        let partial =
+            Verdict::Partial { refused: vec![(0, why.into()), (1, "invalid input".into())], unnamed: 0, reason: "HTTP 200".into() };
+        assert_eq!(apply(&grafana, pending(), &partial, true), (2, 0, 1, 0));
+        assert_eq!(apply(&grafana, pending(), &partial, false), (1, 0, 2, 0));
+        assert_eq!(apply(&influxdb, pending(), &partial, true), (1, 0, 2, 0));
+
+        let drop = Verdict::Drop { reason: format!("HTTP 400: {why}") };
+        assert_eq!(apply(&grafana, pending(), &drop, true), (0, 0, 0, 2));
+        let mut single = pending();
+        let (left, _) = single.0.pop_front().and_then(|payload| payload.halves()).expect("halves");
+        single.0.push_front(left);
+        assert_eq!(apply(&grafana, single.clone(), &drop, true), (1, 0, 0, 0));
+        assert_eq!(apply(&grafana, single.clone(), &drop, false), (0, 0, 1, 0));
+        assert_eq!(apply(&grafana, single, &Verdict::Drop { reason: "HTTP 400: invalid mtype".into() }, true), (0, 0, 1, 0));
     }
 }

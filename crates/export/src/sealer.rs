@@ -5,10 +5,11 @@
 
 use crate::batch;
 use crate::deliver;
-use crate::series::{Folded, Rules, SeriesState};
+use crate::series::{Rules, SeriesState, Step, zero_for_secs};
 use crate::source::{ReportSource, SourceStopped, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricId, MetricRevision, SealedMetric, SealedWindow, Snapshot, WindowFacts};
 use model::{Period, ProjectId, Query, Stamp, Table, Window};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,13 @@ enum SealError {
     Source(#[from] Unreadable),
 }
 
+/// A metric's series on one grid as last sealed.
+struct Known {
+    state: SeriesState,
+    /// End of the last window in which the metric was sealed there, Unix seconds.
+    sealed_until: Option<u64>,
+}
+
 /// Seals until the source stops.
 pub(crate) struct Sealer<S> {
     source: Arc<S>,
@@ -54,7 +62,7 @@ pub(crate) struct Sealer<S> {
     figures: watch::Sender<SealFigures>,
     /// End of the last sealed window of each grid, Unix seconds.
     positions: HashMap<(ProjectId, Period), Option<u64>>,
-    states: HashMap<(MetricId, Period), SeriesState>,
+    states: HashMap<(MetricId, Period), Known>,
     dropped_at_secs: u64,
 }
 
@@ -163,38 +171,38 @@ impl<S: ReportSource> Sealer<S> {
             due: Vec::new(),
         };
         let mut changed: Vec<(MetricId, SeriesState)> = Vec::new();
+        let changes = snapshot.attachment_changes(project);
         for ((metric, revision), table) in metrics.iter().zip(tables) {
             let rules = Rules {
                 query: &revision.query,
-                zero_for_secs: revision.zero_for.unwrap_or_else(|| (3 * u64::from(window.period().secs())).max(3600)),
+                zero_for_secs: zero_for_secs(revision.zero_for, window.period()),
                 series_budget: revision.series_budget,
             };
             let source = self.source.clone();
-            let state = self.state(metric.id, window.period())?;
-            let table = match table {
-                Ok(table) => fold(source.as_ref(), project, window, &table, state, &rules)?.map(|folded| (table, folded)),
+            let known = self.known(metric.id, window.period())?;
+            let unbroken = known.sealed_until.is_some_and(|until| due_since(snapshot, metric, until, window, &changes));
+            let born_anew = SeriesState::default();
+            let state = if unbroken { &known.state } else { &born_anew };
+            let step = match table {
+                Ok(table) => step(source.as_ref(), project, window, &table, state, &rules)?.map(|step| (table.matched, step)),
                 Err(reason) => Err(reason),
             };
-            let one = match table {
-                Ok((table, folded)) => {
-                    let step = state.step(&table, folded.as_ref(), &rules, window);
-                    if step.next != *state {
-                        sealed.states.push((metric.id, step.next.encode()));
-                        changed.push((metric.id, step.next));
-                    }
-                    SealedMetric {
+            let (one, next) = match step {
+                Ok((matched, step)) => {
+                    let one = SealedMetric {
                         revision: revision.id,
                         failure: None,
-                        matched: table.matched,
+                        matched,
                         own: step.own,
                         folded: step.folded,
                         left_out: step.left_out,
                         series: step.series,
-                    }
+                    };
+                    (one, step.next)
                 }
                 Err(reason) => {
                     tracing::warn!(metric = metric.name, window = %window, reason, "sealed as failed");
-                    SealedMetric {
+                    let one = SealedMetric {
                         revision: revision.id,
                         failure: Some(reason),
                         matched: 0,
@@ -202,9 +210,14 @@ impl<S: ReportSource> Sealer<S> {
                         folded: 0,
                         left_out: 0,
                         series: Vec::new(),
-                    }
+                    };
+                    (one, state.clone())
                 }
             };
+            if next != known.state {
+                sealed.states.push((metric.id, next.encode()));
+                changed.push((metric.id, next));
+            }
             sealed.metrics.push(one);
         }
         let by_name: Vec<batch::Sealed<'_>> =
@@ -220,8 +233,11 @@ impl<S: ReportSource> Sealer<S> {
         }
         let now = self.source.now();
         self.catalog.seal(&sealed, now)?;
+        for (metric, _) in &metrics {
+            self.known(metric.id, window.period())?.sealed_until = Some(window.end_secs());
+        }
         for (metric, state) in changed {
-            self.states.insert((metric, window.period()), state);
+            self.known(metric, window.period())?.state = state;
         }
         self.figures.send_modify(|figures| {
             figures.windows += 1;
@@ -240,15 +256,17 @@ impl<S: ReportSource> Sealer<S> {
         Ok(window.end_secs())
     }
 
-    fn state(&mut self, metric: MetricId, period: Period) -> Result<&SeriesState, CatalogError> {
-        if !self.states.contains_key(&(metric, period)) {
-            let state = match self.catalog.series_state(metric, period)? {
-                Some(bytes) => SeriesState::decode(&bytes).ok_or(CatalogError::Damaged("series state"))?,
-                None => SeriesState::default(),
-            };
-            self.states.insert((metric, period), state);
-        }
-        Ok(&self.states[&(metric, period)])
+    fn known(&mut self, metric: MetricId, period: Period) -> Result<&mut Known, CatalogError> {
+        Ok(match self.states.entry((metric, period)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let state = match self.catalog.series_state(metric, period)? {
+                    Some(bytes) => SeriesState::decode(&bytes).ok_or(CatalogError::Damaged("series state"))?,
+                    None => SeriesState::default(),
+                };
+                place.insert(Known { state, sealed_until: self.catalog.metric_sealed_until(metric, period)? })
+            }
+        })
     }
 
     fn drop_points(&mut self, snapshot: &Snapshot, now: Stamp) -> Result<(), CatalogError> {
@@ -262,18 +280,34 @@ impl<S: ReportSource> Sealer<S> {
     }
 }
 
-/// Evaluates what is beyond a metric's budget as one group, when something is.
-fn fold(
+/// Seals one metric in memory; what is beyond its budget is evaluated as one group.
+fn step(
     source: &impl ReportSource,
     project: ProjectId,
     window: Window,
     table: &Table,
     state: &SeriesState,
     rules: &Rules<'_>,
-) -> Result<Result<Option<Folded>, String>, Unreadable> {
-    let Some(kept) = state.kept(table, rules, window) else { return Ok(Ok(None)) };
-    let rest = source.rest(project, window, rules.query, &kept)?;
-    Ok(rest.map(|rest| Some(Folded { kept, rest })))
+) -> Result<Result<Step, String>, Unreadable> {
+    let seating = state.seat(table, rules, window);
+    let rest = match seating.kept() {
+        None => Ok(None),
+        Some(kept) => source.rest(project, window, rules.query, &kept)?.map(Some),
+    };
+    Ok(rest.map(|rest| seating.seal(rest.as_ref(), rules, window)))
+}
+
+/// Whether the metric was due in every window of the grid from `since_secs` up to the window. Where it was not, its set was
+/// detached or the period another one: what was counted before has ended, and its counters are born anew.
+fn due_since(snapshot: &Snapshot, metric: &Metric, since_secs: u64, window: Window, changes: &[Stamp]) -> bool {
+    let due = |window: Window| {
+        let mut stores = snapshot.stores_due(metric.project, window);
+        stores.any(|(_, revision)| revision.settings.sets.contains(&metric.set))
+    };
+    // Between two changes nothing starts or ends, so the first window after each stands for all up to the next.
+    let since = Stamp::from_secs(since_secs);
+    let begins = changes.iter().copied().filter(|change| *change > since).chain([since]);
+    begins.map(|begin| window.period().first_window_from(begin)).filter(|begun| begun.start() < window.start()).all(due)
 }
 
 /// The next window of a grid in which some store is due, from the position on.

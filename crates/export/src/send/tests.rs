@@ -143,6 +143,7 @@ fn post(url: &str) -> HttpRequest {
     HttpRequest {
         method: "POST",
         url: url.parse().expect("a URL"),
+        secret_path: false,
         headers: vec![("content-type", HeaderText::Plain("text/plain".to_owned()))],
         body: b"a 1\n".to_vec(),
         ca_pem: None,

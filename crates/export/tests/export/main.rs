@@ -60,11 +60,15 @@ impl World {
     }
 
     fn put_influx(&self, name: &str, url: &str) -> StoreId {
+        self.put_influx_with(1, &["s"], name, url)
+    }
+
+    fn put_influx_with(&self, period: u32, sets: &[&str], name: &str, url: &str) -> StoreId {
         let fields = json!({"url": format!("{url}/write?db=x")}).as_object().expect("an object").clone();
         let settings = StoreSettings {
             adapter: "influxdb".into(),
-            period: Period::new(1).expect("legal"),
-            sets: vec!["s".into()],
+            period: Period::new(period).expect("legal"),
+            sets: sets.iter().map(|&set| set.to_owned()).collect(),
             prefix: "t".into(),
             labels: BTreeMap::new(),
             horizon_secs: 1_000_000,
@@ -275,4 +279,79 @@ async fn downtime_is_a_gap_and_a_partial_window_says_its_coverage() {
     let times: Vec<u64> = store.accepted().iter().map(|body| body.time).collect();
     assert!(!times.contains(&(since.secs() + 1)), "no point says 0 for a time when nobody listened");
     assert_eq!(world.catalog.ledger(id).expect("read").imbalance(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_last_through_edits_and_restarts_and_are_born_anew_when_a_period_comes_back() {
+    let mut world = World::new();
+    let store = FakeStore::start(|_, _| Answer::Status(204, ""));
+    world.put_metric("all", &[], &[(AggregateOp::Count, "_tx")]);
+    world.put_influx("a", store.url());
+    world.start();
+    // The newest counter of a grid: when it was born, and what it has counted.
+    let counter = |world: &World, period: u32| {
+        let window = world.catalog.newest_sealed(world.project, Period::new(period).expect("legal")).expect("read")?;
+        let snapshot = world.catalog.snapshot();
+        let sealed = world.catalog.sealed_metric(snapshot.metrics[0].newest().id, window).expect("read")?;
+        let counter = sealed.series[0].cells[0].counter.expect("a count has one");
+        Some((window, counter.created, counter.total))
+    };
+    let later = |world: &World, windows: u64| {
+        let (period, since) = (Period::new(1).expect("legal"), world.twin.time().secs());
+        move |world: &World| {
+            world.catalog.newest_sealed(world.project, period).expect("read").is_some_and(|newest| newest.start_secs() >= since + windows)
+        }
+    };
+    until("a first window", || counter(&world, 1).is_some()).await;
+    world.twin.submit(10);
+    let reached = later(&world, 5);
+    until("some windows", || reached(&world)).await;
+    let (_, born, total) = counter(&world, 1).expect("sealed");
+    assert_eq!(total, 10.0);
+
+    // An edit of the store, one of the query's filter, and a restart change nothing.
+    world.put_influx("a", &format!("{}/", store.url()));
+    world.crash().await;
+    world.twin.submit(3);
+    let reached = later(&world, 4);
+    until("some more windows", || reached(&world)).await;
+    let (_, same, grown) = counter(&world, 1).expect("sealed");
+    assert_eq!((same, grown), (born, total + 3.0));
+
+    // Another period and back: both are new births.
+    let changed = world.twin.time();
+    world.put_influx_with(2, &["s"], "a", store.url());
+    until("the other grid", || counter(&world, 2).is_some()).await;
+    let (_, other, _) = counter(&world, 2).expect("sealed");
+    assert!(other >= changed);
+    let back = world.twin.time();
+    world.put_influx("a", store.url());
+    world.crash().await;
+    let reached = later(&world, 6);
+    until("the old grid again", || reached(&world)).await;
+    world.twin.submit(2);
+    let reached = later(&world, 3);
+    until("with reports", || reached(&world)).await;
+    let (_, again, counted) = counter(&world, 1).expect("sealed");
+    assert!(again >= back, "born at {again:?}, before the change back at {back:?}");
+    assert_eq!(counted, 2.0, "only what was counted since");
+
+    // Away and back once more without a restart between: the sealer's own memory knows it too.
+    world.put_influx_with(2, &["s"], "a", store.url());
+    let since = world.twin.time().secs();
+    until("the other grid", || counter(&world, 2).is_some_and(|(window, ..)| window.start_secs() > since)).await;
+    world.put_influx("a", store.url());
+    let reached = later(&world, 5);
+    until("the old grid again", || reached(&world)).await;
+    let (_, third, total) = counter(&world, 1).expect("sealed");
+    assert_eq!((third > again, total), (true, 0.0));
+
+    // Likewise where the set was detached for a while.
+    world.put_influx_with(1, &[], "a", store.url());
+    let since = world.twin.time().secs();
+    until("windows without the metric", || world.sealed_until() > since + 3).await;
+    world.put_influx("a", store.url());
+    let reached = later(&world, 3);
+    until("windows with it", || reached(&world)).await;
+    assert!(counter(&world, 1).expect("sealed").1 > third);
 }
