@@ -1,11 +1,12 @@
 //! The command line: `serve`, and what talks to a running server.
 
+use crate::configuration::command;
 use crate::serve::{self, Options};
 use crate::{VERSION, demo, logs, memory};
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use reports::Retention;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value as Json, json};
 use std::error::Error;
 use std::fs;
@@ -65,6 +66,33 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what a configuration file would change; exit code 2 when something.
+    Plan {
+        #[command(flatten)]
+        server: Server,
+        #[command(flatten)]
+        file: command::File,
+    },
+    /// Apply a configuration file: all of it, or nothing.
+    Apply {
+        #[command(flatten)]
+        server: Server,
+        #[command(flatten)]
+        file: command::File,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print the configuration as a file; secrets become the names of environment variables.
+    Export {
+        #[command(flatten)]
+        server: Server,
+        /// Only this project.
+        #[arg(long)]
+        project: Option<String>,
+    },
+    /// Print the JSON Schema of configuration files.
+    Schema,
     /// Check that every store's ledger balances; exit code 1 when one does not.
     Audit {
         #[command(flatten)]
@@ -121,8 +149,9 @@ struct Serve {
     log: Option<String>,
 }
 
+/// A running server and how to be let in.
 #[derive(Parser)]
-struct Server {
+pub(crate) struct Server {
     /// The running server.
     #[arg(long, env = "CRASHMETER_URL", default_value = "http://127.0.0.1:6098", value_parser = http_url)]
     url: Url,
@@ -147,7 +176,7 @@ fn universe(text: &str) -> Result<String, String> {
     if legal { Ok(text.to_owned()) } else { Err("must be letters, digits, - and _".to_owned()) }
 }
 
-type Outcome = Result<ExitCode, Box<dyn Error>>;
+pub(crate) type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -189,6 +218,10 @@ async fn run(command: Command) -> Outcome {
             let answer = server.ask(Method::GET, &["projects", &project, "metric-stores", &store, "preview"], None).await?;
             if json { say(&serde_json::to_string_pretty(&answer)?) } else { say(&preview(&answer)) }
         }
+        Command::Plan { server, file } => command::plan(&server, &file).await,
+        Command::Apply { server, file, yes } => command::apply(&server, &file, yes).await,
+        Command::Export { server, project } => command::export(&server, project.as_deref()).await,
+        Command::Schema => command::print_schema(),
         Command::Audit { server, json } => audit(&server, json).await,
         Command::Token { server, scope, project } => {
             let answer = server.ask(Method::POST, &["tokens"], Some(json!({"scope": scope, "project": project}))).await?;
@@ -197,7 +230,8 @@ async fn run(command: Command) -> Outcome {
     }
 }
 
-fn say(text: &str) -> Outcome {
+/// Prints a text on standard output.
+pub(crate) fn say(text: &str) -> Outcome {
     writeln!(std::io::stdout(), "{}", text.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -270,6 +304,25 @@ async fn submit(to: Url, file: PathBuf) -> Outcome {
 
 impl Server {
     async fn ask(&self, method: Method, path: &[&str], body: Option<Json>) -> Result<Json, Box<dyn Error>> {
+        let (status, answer) = self.send(method, path, None, body, None).await?;
+        if status.is_success() { Ok(answer) } else { Err(self.refusal(status, &answer)) }
+    }
+
+    /// A refusal as an error: its first fault.
+    pub(crate) fn refusal(&self, status: StatusCode, answer: &Json) -> Box<dyn Error> {
+        let (field, detail) = (answer["field"].as_str().unwrap_or(""), answer["detail"].as_str().unwrap_or(""));
+        if field.is_empty() { format!("{detail} ({status})") } else { format!("{field}: {detail} ({status})") }.into()
+    }
+
+    /// Asks the server; `version` becomes an `If-Match`. An answer that is not JSON becomes the detail of one.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: Option<(&str, &str)>,
+        body: Option<Json>,
+        version: Option<u64>,
+    ) -> Result<(StatusCode, Json), Box<dyn Error>> {
         let token = match &self.token {
             Some(token) => token.clone(),
             None => {
@@ -279,18 +332,19 @@ impl Server {
         };
         let mut url = self.url.clone();
         url.path_segments_mut().map_err(|()| "the server's URL cannot have a path")?.pop_if_empty().extend(["api", "v1"]).extend(path);
+        if let Some((name, value)) = query {
+            url.query_pairs_mut().append_pair(name, value);
+        }
         let mut request: RequestBuilder = client()?.request(method, url).bearer_auth(token.trim());
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
+        if let Some(version) = version {
+            request = request.header("if-match", format!("\"{version}\""));
+        }
         let reply = request.send().await?;
         let (status, text) = (reply.status(), reply.text().await?);
-        let answer: Json = serde_json::from_str(&text).unwrap_or_default();
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let (field, detail) = (answer["field"].as_str().unwrap_or(""), answer["detail"].as_str().unwrap_or(&text));
-        Err(if field.is_empty() { format!("{detail} ({status})") } else { format!("{field}: {detail} ({status})") }.into())
+        Ok((status, serde_json::from_str(&text).unwrap_or_else(|_| json!({ "detail": text }))))
     }
 }
 

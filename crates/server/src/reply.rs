@@ -1,5 +1,6 @@
 //! Replies that say no: `problem+json` for our own API, the Backtrace error body for submissions. Neither ever holds a secret.
 
+use crate::ask::Unanswered;
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -51,6 +52,11 @@ impl Refusal {
         Refusal::new(StatusCode::NOT_FOUND, "", format!("there is no {what}"))
     }
 
+    /// What is at fault.
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
     /// Something failed on our side: the cause goes to the log, not to the client.
     pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Refusal {
         tracing::error!(error, "request failed");
@@ -70,13 +76,22 @@ impl From<Problem> for Refusal {
     }
 }
 
+impl From<Unanswered> for Refusal {
+    fn from(unanswered: Unanswered) -> Refusal {
+        match unanswered {
+            Unanswered::Busy => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "", unanswered.to_string()),
+            Unanswered::TooLong => Refusal::invalid("", unanswered.to_string()),
+        }
+    }
+}
+
 impl From<CatalogError> for Refusal {
     fn from(error: CatalogError) -> Refusal {
         let detail = error.to_string();
         match error {
             CatalogError::Missing(_) => Refusal::new(StatusCode::NOT_FOUND, "", detail),
             CatalogError::Exists(_) => Refusal::new(StatusCode::CONFLICT, "name", detail),
-            CatalogError::Changed { .. } => Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", detail),
+            CatalogError::Changed { .. } | CatalogError::Outdated => Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", detail),
             CatalogError::LastAdmin(_) => Refusal::new(StatusCode::CONFLICT, "", detail),
             CatalogError::Personal(_) => Refusal::invalid("query.group", detail),
             CatalogError::Grouped { .. } => Refusal::new(StatusCode::CONFLICT, "personal", detail),

@@ -9,18 +9,18 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalog::{Metric, MetricDraft, Project, Scope, Snapshot};
-use model::{AggregateOp, grammar};
+use model::{AggregateOp, ProjectId, grammar};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json_;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// Series of one metric unless it says otherwise (design.md 2, cardinality budget).
-const SERIES_BUDGET: u32 = 1_000;
+pub(crate) const SERIES_BUDGET: u32 = 1_000;
 /// Most series that one metric may ask for.
-const SERIES_BUDGET_MAX: u32 = 100_000;
+pub(crate) const SERIES_BUDGET_MAX: u32 = 100_000;
 /// Longest `zero_for`, in seconds: 30 days.
-const ZERO_FOR_MAX: u64 = 30 * 86_400;
+pub(crate) const ZERO_FOR_MAX: u64 = 30 * 86_400;
 
 /// A metric to save.
 #[derive(Deserialize, ToSchema)]
@@ -28,13 +28,13 @@ const ZERO_FOR_MAX: u64 = 30 * 86_400;
 pub(crate) struct NewMetric {
     /// `{"filter": [...], "group": [...], "fold": {...}}` in the Backtrace grammar.
     #[schema(value_type = Object)]
-    query: Json_,
-    /// Seconds for which a group without reports is still exported as 0; by default max(1 h, 3 periods).
+    pub(crate) query: Json_,
+    /// Seconds for which a group without reports is still exported as 0: one period at least, by default max(1 h, 3 periods).
     #[serde(default)]
-    zero_for: Option<u64>,
+    pub(crate) zero_for: Option<u64>,
     /// Most series of this metric; the rest becomes one exact `__other__`.
     #[serde(default)]
-    series_budget: Option<u32>,
+    pub(crate) series_budget: Option<u32>,
 }
 
 /// A metric.
@@ -121,7 +121,7 @@ pub(crate) async fn put_metric(
     check_name("set", &set)?;
     check_name("metric", &metric)?;
     let expected = expected_revision(&headers)?;
-    let (draft, mut warnings) = check(&app, &project, &new)?;
+    let (draft, mut warnings) = check(&app, Some(project.id), &new)?;
     let (actor, id, name) = (caller.name(), project.id, (set.clone(), metric.clone()));
     app.catalog(move |app, now| app.catalog.put_metric(id, &name.0, &name.1, &draft, expected, &actor, now)).await?;
     let snapshot = app.catalog.published();
@@ -164,9 +164,11 @@ pub(crate) fn expected_revision(headers: &HeaderMap) -> Result<Option<u32>, Refu
         .ok_or_else(|| Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", "must be the revision from the ETag, such as \"3\""))
 }
 
-fn check(app: &App, project: &Project, new: &NewMetric) -> Result<(MetricDraft, Vec<String>), Refusal> {
+/// Checks a metric as a person sent it: every fault named by its field, or a draft to save and warnings. A project that is still
+/// to be made has no reports to compare with.
+pub(crate) fn check(app: &App, project: Option<ProjectId>, new: &NewMetric) -> Result<(MetricDraft, Vec<String>), Refusal> {
     let parsed = grammar::parse(&new.query)?;
-    let attributes = app.reports.attributes(project.id);
+    let attributes = project.map(|project| app.reports.attributes(project)).unwrap_or_default();
     let mut warnings = parsed.warnings;
     let known = |name: &str| {
         name.starts_with('_') || name == "timestamp.received" || name == "report.delay" || attributes.is_empty() || {
@@ -198,8 +200,8 @@ fn check(app: &App, project: &Project, new: &NewMetric) -> Result<(MetricDraft, 
     if series_budget == 0 || series_budget > SERIES_BUDGET_MAX {
         return Err(Refusal::invalid("series_budget", format!("must be 1 to {SERIES_BUDGET_MAX}")));
     }
-    if new.zero_for.is_some_and(|seconds| seconds > ZERO_FOR_MAX) {
-        return Err(Refusal::invalid("zero_for", format!("must be at most {ZERO_FOR_MAX} seconds")));
+    if new.zero_for.is_some_and(|seconds| seconds == 0 || seconds > ZERO_FOR_MAX) {
+        return Err(Refusal::invalid("zero_for", format!("must be 1 to {ZERO_FOR_MAX} seconds; it lasts one period at least")));
     }
     warnings.sort();
     warnings.dedup();

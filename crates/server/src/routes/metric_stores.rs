@@ -5,12 +5,13 @@ use super::projects::{Body, check_name};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::reply::Refusal;
-use ::adapters::{Adapter, Outgoing};
+use ::adapters::{Adapter, Field, Outgoing};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use catalog::{Delivery, Ledger, Scope, SecretEdits, Store, StoreDraft, StoreSettings};
+use catalog::{Delivery, Ledger, Metric, Scope, SecretEdits, Store, StoreDraft, StoreSettings};
+use export::OverBudget;
 use model::{Period, Problem, ProjectId, Secret};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
@@ -19,15 +20,16 @@ use std::ops::Not;
 use std::sync::Arc;
 
 /// Default and longest horizon (design.md 2): 72 h.
-const HORIZON_SECS: u64 = 72 * 3_600;
+pub(crate) const HORIZON_SECS: u64 = 72 * 3_600;
 /// First node of every path unless the store says otherwise.
-const PREFIX: &str = "crashmeter";
+pub(crate) const PREFIX: &str = "crashmeter";
 /// Labels that one store may add.
-const MAX_LABELS: usize = 20;
+pub(crate) const MAX_LABELS: usize = 20;
 /// Fields of every store, whatever its adapter.
-const COMMON: [&str; 7] = ["adapter", "period", "sets", "prefix", "labels", "horizon", "enabled"];
+pub(crate) const COMMON: [&str; 7] = ["adapter", "period", "sets", "prefix", "labels", "horizon", "enabled"];
 /// What is shown of a store and is not for its editor to set: a store read by GET can be edited and put back as it is.
-const SHOWN_ONLY: [&str; 8] = ["name", "revision", "paused", "secrets_set", "first_window_start", "warnings", "scrape_config", "url"];
+const SHOWN_ONLY: [&str; 9] =
+    ["name", "revision", "paused", "secrets_set", "first_window_start", "warnings", "scrape_config", "url", "old_url_until"];
 /// Body bytes of a preview shown per request.
 const PREVIEW_BYTES: usize = 64 << 10;
 
@@ -64,6 +66,8 @@ pub(crate) async fn put(
     let expected = expected_revision(&headers)?;
     let known = caller.snapshot().store(project.id, &name).cloned();
     let (draft, mut warnings) = check(&app, &project.sets, known.as_ref(), body)?;
+    // Of two who make one store at once, only the first gets its credentials made.
+    let expected = expected.or((known.is_none() && draft.pull).then_some(0));
     let (actor, id, of) = (caller.name(), project.id, name.clone());
     app.catalog(move |app, now| app.catalog.put_store(id, &of, &draft, expected, &actor, now)).await?;
     let snapshot = app.catalog.published();
@@ -108,7 +112,7 @@ pub(crate) async fn resume(State(app): State<Arc<App>>, caller: Caller, Path(pat
     change(&app, &caller, &path, |app, project, name, actor, now| app.catalog.pause_store(project, name, false, actor, now)).await
 }
 
-/// Gives a pull store a new URL; the old one is unknown at once.
+/// Gives a pull store a new URL; the old one is served for one hour more. User name and password stay.
 #[utoipa::path(post, path = "/api/v1/projects/{project}/metric-stores/{store}/rotate", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
 pub(crate) async fn rotate(
     State(app): State<Arc<App>>,
@@ -122,7 +126,10 @@ pub(crate) async fn rotate(
     change(&app, &caller, &path, |app, project, name, actor, now| app.catalog.rotate_pull_secret(project, name, actor, now)).await?;
     let snapshot = app.catalog.published();
     let rotated = snapshot.store_by_id(store.id).ok_or_else(|| Refusal::missing("such store any more: it was deleted meanwhile"))?;
-    Ok(Json(shown(&app, rotated, true)))
+    let mut shown = shown(&app, rotated, true);
+    let ends = snapshot.pulls.values().filter(|url| url.store == store.id).filter_map(|url| url.until);
+    shown["old_url_until"] = json!(ends.max().map(|until| until.secs()));
+    Ok(Json(shown))
 }
 
 /// Tries what is sealed and not yet sent at once.
@@ -147,7 +154,8 @@ pub(crate) async fn status(
     let store = find(&caller, &path, Scope::Query)?;
     let settings = &store.newest().settings;
     let (id, project, period) = (store.id, store.project, settings.period);
-    let (ledger, (open_windows, oldest), attempts, read, newest) = app
+    let owned = store.clone();
+    let (ledger, (open_windows, oldest), attempts, read, newest, over_budget) = app
         .catalog(move |app, _| {
             let catalog = &app.catalog;
             Ok((
@@ -156,6 +164,7 @@ pub(crate) async fn status(
                 catalog.attempts(id, 30)?,
                 catalog.pull_read(id)?,
                 catalog.newest_sealed(project, period)?,
+                app.export.over_budget(&owned)?,
             ))
         })
         .await?;
@@ -176,7 +185,27 @@ pub(crate) async fn status(
         "open_windows": open_windows, "oldest_open_window": oldest,
         "last_success": push.then(|| app.export.delivery_figures(id).last_success).filter(|at| *at > 0),
         "last_read": read, "attempts": attempts,
+        "over_budget": over_budget.iter().map(|(metric, over)| shown_over_budget(metric, over)).collect::<Vec<_>>(),
     })))
+}
+
+/// What of a metric was folded into `__other__`, and the words for it.
+fn shown_over_budget(metric: &Metric, over: &OverBudget) -> Json_ {
+    let budget = metric.newest().series_budget;
+    let limit = if over.day_used_up { "the new series of one day".to_owned() } else { format!("its budget of {budget} series") };
+    let detail = format!(
+        "metric {}/{}: {} groups with {} reports are beyond {limit} and together one series, __other__; {} has values such as {}",
+        metric.set,
+        metric.name,
+        over.groups,
+        over.reports,
+        over.attribute,
+        over.samples.join(", ")
+    );
+    json!({
+        "set": metric.set, "metric": metric.name, "attribute": over.attribute, "samples": over.samples, "groups": over.groups,
+        "reports": over.reports, "window_start": over.window_start, "series_budget": budget, "detail": detail,
+    })
 }
 
 /// The newest windows with the fate of their points.
@@ -266,9 +295,11 @@ fn shown_request(outgoing: &Outgoing, body: &[u8], points: usize) -> Json_ {
     }
 }
 
+/// What is no text is shown in hexadecimal lines.
 fn shown_body(body: &[u8]) -> (String, bool) {
     let cut = &body[..body.len().min(PREVIEW_BYTES)];
-    (String::from_utf8_lossy(cut).into_owned(), cut.len() < body.len())
+    let text = if std::str::from_utf8(body).is_ok() { String::from_utf8_lossy(cut).into_owned() } else { ::adapters::dump(cut) };
+    (text, cut.len() < body.len())
 }
 
 /// A pull store that nobody has read for three periods is not being pulled (metric-stores 5.7).
@@ -312,6 +343,30 @@ fn shown(app: &App, store: &Store, editor: bool) -> Json_ {
     let settings = &newest.settings;
     let mut body = Map::new();
     body.insert("name".into(), json!(store.name));
+    body.extend(settings_of(settings));
+    body.insert("paused".into(), json!(store.paused));
+    body.insert("revision".into(), json!(newest.number));
+    body.insert("first_window_start".into(), json!(settings.period.first_window_from(store.newest_governs_from().0).start_secs()));
+    body.insert("secrets_set".into(), json!(store.adapter_secrets().map(|(name, _)| name).collect::<Vec<_>>()));
+    if let Some(secret) = caller_may_see(editor, app, store) {
+        body.extend(store.adapter_secrets().map(|(name, secret)| (name.clone(), json!(secret.reveal()))));
+        let adapter = Adapter::parse(&settings.adapter, &store.fields(newest)).ok();
+        let page = adapter.as_ref().and_then(|adapter| adapter.as_pull()).map_or("metrics", |pull| pull.page_name());
+        let url = app.public(&format!("pull/{secret}/{page}"));
+        if let Some(Adapter::Prometheus(prometheus)) = &adapter {
+            let entry = prometheus.scrape_config_with_credentials(&url, settings.period, &format!("crashmeter-{}", store.name));
+            let indented: String = entry.lines().map(|line| format!("  {line}\n")).collect();
+            body.insert("scrape_config".into(), json!(format!("scrape_configs:\n{indented}")));
+        }
+        body.entry("username").or_insert(Json_::Null);
+        body.insert("url".into(), json!(url));
+    }
+    Json_::Object(body)
+}
+
+/// What a person sets on a store, secrets apart, as it is set.
+pub(crate) fn settings_of(settings: &StoreSettings) -> Map<String, Json_> {
+    let mut body = Map::new();
     body.insert("adapter".into(), json!(settings.adapter));
     body.insert("period".into(), json!(settings.period.secs()));
     body.insert("sets".into(), json!(settings.sets));
@@ -319,24 +374,14 @@ fn shown(app: &App, store: &Store, editor: bool) -> Json_ {
     body.insert("labels".into(), json!(settings.labels));
     body.insert("horizon".into(), json!(settings.horizon_secs));
     body.insert("enabled".into(), json!(settings.enabled));
-    body.insert("paused".into(), json!(store.paused));
-    body.insert("revision".into(), json!(newest.number));
-    body.insert("first_window_start".into(), json!(settings.period.first_window_from(store.newest_governs_from().0).start_secs()));
     body.extend(settings.fields.clone());
-    body.insert("secrets_set".into(), json!(store.adapter_secrets().map(|(name, _)| name).collect::<Vec<_>>()));
-    if let Some(secret) = caller_may_see(editor, app, store) {
-        let url = app.public(&format!("pull/{secret}/metrics"));
-        let username = settings.fields.get("username").cloned();
-        body.extend(store.adapter_secrets().map(|(name, secret)| (name.clone(), json!(secret.reveal()))));
-        if let Ok(Adapter::Prometheus(prometheus)) = Adapter::parse(&settings.adapter, &store.fields(newest)) {
-            let entry = prometheus.scrape_config_with_credentials(&url, settings.period, &format!("crashmeter-{}", store.name));
-            let indented: String = entry.lines().map(|line| format!("  {line}\n")).collect();
-            body.insert("scrape_config".into(), json!(format!("scrape_configs:\n{indented}")));
-        }
-        body.insert("username".into(), username.unwrap_or(Json_::Null));
-        body.insert("url".into(), json!(url));
-    }
-    Json_::Object(body)
+    body
+}
+
+/// Every key that may be set on a store of an adapter.
+pub(crate) fn keys(description: &::adapters::Description) -> Vec<&'static str> {
+    let own = description.fields.iter().filter(|field| !field.generated).map(|field| field.name);
+    COMMON.into_iter().chain(own).collect()
 }
 
 fn caller_may_see(editor: bool, app: &App, store: &Store) -> Option<String> {
@@ -345,7 +390,7 @@ fn caller_may_see(editor: bool, app: &App, store: &Store) -> Option<String> {
 }
 
 /// Checks a store as a person sent it: every fault named by its field, or a draft to save and warnings.
-fn check(
+pub(crate) fn check(
     app: &App,
     project_sets: &[String],
     known: Option<&Store>,
@@ -361,6 +406,7 @@ fn check(
     if known.is_some_and(|known| known.newest().settings.adapter != adapter) {
         return Err(Refusal::invalid("adapter", "cannot be changed; make another store"));
     }
+    body = description.canonical(&body).into_owned();
     for name in SHOWN_ONLY {
         if description.field(name).is_none_or(|field| field.generated) {
             body.remove(name);
@@ -428,7 +474,17 @@ fn check(
 
     // Secrets come and go apart from the other fields: one left out is kept, null clears it.
     let mut secrets = SecretEdits::new();
-    for field in description.fields.iter().filter(|field| field.is_secret()) {
+    for field in description.fields.iter().filter(|field| field.generated && field.required) {
+        let kept = known.and_then(|known| known.secrets.get(field.name));
+        let sent = body.remove(field.name);
+        if sent.is_some_and(|sent| kept.map(Secret::reveal) != sent.as_str()) {
+            problems.push(Problem::new(field.name, "is made by the server; leave it out"));
+        }
+        if kept.is_none() {
+            secrets.insert(field.name.to_owned(), Some(made(field)));
+        }
+    }
+    for field in description.fields.iter().filter(|field| field.is_secret() && !field.generated) {
         match body.remove(field.name) {
             None => {}
             Some(Json_::Null) => drop(secrets.insert(field.name.to_owned(), None)),
@@ -464,6 +520,12 @@ fn check(
     Ok((StoreDraft { settings, secrets, pull: description.is_pull() }, warnings))
 }
 
+/// A credential of the server's own making, in characters that every reader can send: 16 for a name, 64 for a secret.
+fn made(field: &Field) -> Secret {
+    let bytes: [u8; 32] = catalog::random_bytes();
+    Secret::new(hex::encode(if field.is_secret() { &bytes[..] } else { &bytes[..8] }))
+}
+
 /// Whether we would ever be allowed to connect there; names are judged again, by every address, at each connect.
 fn check_target(app: &App, adapter: &Adapter) -> Option<Problem> {
     let push = adapter.as_push()?;
@@ -486,7 +548,7 @@ fn check_kept_secrets(known: Option<&Store>, name: &str, parsed: &Adapter, edits
 }
 
 /// `60`, `"60"`, `"60s"`, `"1m"`, `"1h"`.
-fn read_period(value: &Json_) -> Result<Period, String> {
+pub(crate) fn read_period(value: &Json_) -> Result<Period, String> {
     let wrong = || format!("must be whole seconds from 1 to {}, such as 60, \"60s\" or \"1m\"", Period::MAX_SECS);
     let seconds = match value {
         Json_::Number(number) => number.as_u64(),

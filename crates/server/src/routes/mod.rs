@@ -3,13 +3,15 @@
 mod adapters;
 mod attributes;
 mod backtrace;
+mod configuration;
 mod health;
 mod home;
 mod login;
-mod metric_sets;
-mod metric_stores;
+pub(crate) mod metric_sets;
+pub(crate) mod metric_stores;
 mod openapi;
-mod projects;
+mod preview;
+pub(crate) mod projects;
 mod pull;
 mod query;
 mod submit;
@@ -38,6 +40,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/attribute-settings/{attribute}", put(attributes::put).delete(attributes::delete))
         .route("/reports/{tx}", get(projects::report))
         .route("/query", post(query::run))
+        .route("/preview", post(preview::run))
         .route("/metric-sets", get(metric_sets::list))
         .route("/metric-sets/{set}", put(metric_sets::put_set).get(metric_sets::show_set).delete(metric_sets::delete_set))
         .route(
@@ -66,6 +69,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/me", get(login::me))
         .route("/me/password", put(login::change_password))
         .route("/adapters", get(adapters::list))
+        .route("/schema", get(configuration::schema))
+        .route("/configuration", get(configuration::show))
+        .route("/plan", post(configuration::plan))
+        .route("/apply", post(configuration::apply))
         .fallback(|| async { Refusal::missing("such address in the API; /api/openapi.json lists them") })
         .method_not_allowed_fallback(|| async {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "", "this address takes other methods; /api/openapi.json lists them")
@@ -79,7 +86,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/openapi.json", get(openapi::show))
         .nest("/api/v1", api)
         .merge(backtrace::router())
-        .route("/pull/{secret}/metrics", get(pull::metrics))
+        .route("/pull/{secret}/{page}", get(pull::page))
         .fallback(submit::any)
         .with_state(app)
         .layer(axum::middleware::map_response(harden))

@@ -1,14 +1,15 @@
-//! Pages that scrapers read: one sealed window, whole, behind an address that cannot be guessed.
+//! Pages that scrapers and checks read: one sealed window, whole, behind an address that cannot be guessed.
 //!
-//! An unknown, rotated or deleted address is 404 whatever else is wrong; credentials are asked for only at a known one.
+//! An unknown, rotated or deleted address is 404 whatever else is wrong; credentials are asked for only at a known one. Every answer
+//! but the page is plain text: Circonus makes metrics of whatever parses as JSON, at any status (metric-stores 7.5).
 
 use crate::app::App;
 use crate::reply::Refusal;
-use ::adapters::{Accept, Adapter};
+use ::adapters::{Accept, Adapter, Pull};
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use catalog::{Store, content_hash, token_hash};
+use catalog::{Store, content_hash};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,31 +17,43 @@ use std::sync::Arc;
 /// Pages from this size on are worth compressing, in bytes.
 const GZIP_FROM: usize = 1_024;
 
-/// The Prometheus page of a store.
-pub(crate) async fn metrics(
+/// A store's page.
+pub(crate) async fn page(
     State(app): State<Arc<App>>,
-    Path(secret): Path<String>,
+    Path((secret, name)): Path<(String, String)>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
     let unknown = || (StatusCode::NOT_FOUND, "there is nothing at this address\n").into_response();
     let snapshot = app.catalog.published();
-    // Found by hash: how long it takes says nothing about how much of a guess was right.
-    let Some(store) = snapshot.pulls.get(&token_hash(&secret)).and_then(|id| snapshot.store_by_id(*id)) else { return unknown() };
-    if store.newest().settings.adapter != "prometheus" {
-        return unknown();
-    }
-    match page(&app, store, peer, &method, &headers).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.into_response(),
-    }
+    let Some(store) = snapshot.store_at(&secret, app.reports.now()) else { return unknown() };
+    let newest = store.newest();
+    let served = match Adapter::parse(&newest.settings.adapter, &store.fields(newest)) {
+        Ok(adapter) => match adapter.as_pull().filter(|pull| pull.page_name() == name) {
+            Some(pull) => serve(&app, store, pull, peer, &method, &headers).await,
+            None => return unknown(),
+        },
+        Err(problems) => {
+            tracing::error!(store = store.name, ?problems, "the settings of this store cannot be read any more");
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "", "the settings of this store cannot be read any more"))
+        }
+    };
+    served.unwrap_or_else(|refusal| {
+        let status = refusal.into_response().status();
+        (status, "the server could not make this page; its log says why\n").into_response()
+    })
 }
 
-async fn page(app: &Arc<App>, store: &Store, peer: SocketAddr, method: &Method, headers: &HeaderMap) -> Result<Response, Refusal> {
+async fn serve(
+    app: &Arc<App>,
+    store: &Store,
+    pull: &dyn Pull,
+    peer: SocketAddr,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     let newest = store.newest();
-    let adapter = Adapter::parse(&newest.settings.adapter, &store.fields(newest))?;
-    let Some(pull) = adapter.as_pull() else { return Err(Refusal::missing("page of this store")) };
     if !pull.authorises(text(headers, header::AUTHORIZATION.as_str())) {
         let challenge = [(header::WWW_AUTHENTICATE, pull.challenge())];
         return Ok((StatusCode::UNAUTHORIZED, challenge, "the user name, password or token is wrong\n").into_response());

@@ -3,12 +3,11 @@
 
 use super::projects::Body;
 use crate::app::App;
-use crate::ask::{Unanswered, ask};
+use crate::ask::ask;
 use crate::auth::Caller;
 use crate::reply::Refusal;
 use axum::Json;
 use axum::extract::{Path, Query as Parameters, State};
-use axum::http::StatusCode;
 use catalog::Scope;
 use model::{
     Aggregate, AggregateOp, Cell, Condition, Derived, Direction, Filter, Function, Key, Operator, Query, Selection, Stamp, Table, TableRow,
@@ -345,10 +344,7 @@ async fn answer<T: Send + 'static>(
     question: impl FnOnce(&Reports, &Cancel) -> Result<Result<T, EvaluateError>, ReadError> + Send + 'static,
 ) -> Result<(T, Duration), Refusal> {
     let (reports, began) = (app.reports.clone(), Instant::now());
-    let answer = ask(&app.queries, move |cancel| question(&reports, cancel)).await.map_err(|unanswered| match unanswered {
-        Unanswered::Busy => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "", unanswered.to_string()),
-        Unanswered::TooLong => Refusal::invalid("", unanswered.to_string()),
-    })?;
+    let answer = ask(&app.queries, move |cancel| question(&reports, cancel)).await?;
     let answer = answer.map_err(|error| Refusal::internal(&error))?.map_err(|error| Refusal::invalid("query", error.to_string()))?;
     Ok((answer, began.elapsed()))
 }

@@ -166,12 +166,30 @@ fn stored_secrets_are_never_shown_and_go_to_no_other_host() {
 }
 
 #[test]
+fn a_key_is_taken_under_the_name_that_the_vendors_users_know() {
+    let server = Crashmeter::start();
+    let project = server.project("p");
+    let body = json!({"adapter": "datadog", "period": 60, "sets": [], "DD_CLIENT_API_KEY": "hunter2-canary"});
+    let shown = project.store("d", body);
+    assert_eq!(shown["secrets_set"], json!(["api_key"]));
+    assert!(!shown.to_string().contains("hunter2-canary"), "{shown}");
+    let both = json!({"adapter": "datadog", "period": 60, "sets": [], "DD_CLIENT_API_KEY": "hunter2-canary", "api_key": "k"});
+    let refused = project.ask("PUT", "metric-stores/d", both);
+    assert_eq!((refused.status, refused.json()["field"].as_str()), (422, Some("DD_CLIENT_API_KEY")), "{}", refused.body);
+    assert!(!refused.body.contains("hunter2-canary"), "{}", refused.body);
+}
+
+#[test]
 fn a_store_read_by_get_can_be_put_back_as_it_is() {
     let server = Crashmeter::start();
     let project = server.project("p");
     project.store("i", json!({"adapter": "influxdb", "period": 60, "sets": ["s"], "url": "http://127.0.0.1:9/write?db=x", "username": "u", "password": "p"}));
     project.store("prometheus", json!({"adapter": "prometheus", "period": 60, "sets": ["s"], "username": "u", "password": "p"}));
-    for name in ["i", "prometheus"] {
+    project.store("check", json!({"adapter": "circonus_pull", "period": 60, "sets": ["s"]}));
+    project
+        .store("trap", json!({"adapter": "circonus_push", "period": 60, "sets": ["s"], "url": "http://127.0.0.1:9/module/httptrap/x/y"}));
+    project.store("d", json!({"adapter": "datadog", "period": 60, "sets": ["s"], "site": "datadoghq.eu", "api_key": "k"}));
+    for name in ["i", "prometheus", "check", "trap", "d"] {
         let shown = project.ask("GET", &format!("metric-stores/{name}"), Value::Null).expect(200).json();
         let again = project.store(name, shown.clone());
         assert_eq!(again["revision"], shown["revision"], "nothing has changed: {again}");
@@ -211,8 +229,102 @@ fn a_pull_page_is_found_only_by_its_secret_and_is_the_same_for_all_readers() {
     for header in ["content-type: text/plain; version=0.0.4; charset=utf-8", "cache-control: no-store", "etag: "] {
         assert!(head.contains(header), "{head}");
     }
-    project.ask("POST", "metric-stores/quick/rotate", Value::Null).expect(200);
-    assert_eq!(authorised(&http::basic("u", "p")).status, 404, "a rotated URL is unknown");
+    let rotated = project.ask("POST", "metric-stores/quick/rotate", Value::Null).expect(200).json();
+    let new_url = rotated["url"].as_str().expect("a URL");
+    assert_ne!(new_url, quick_url);
+    assert_eq!(authorised(&http::basic("u", "p")).status, 200, "the old URL is served for an hour more");
+    let new = http::call("GET", new_url, &[("Authorization", &http::basic("u", "p"))], "").expect("an answer");
+    assert_eq!(new.status, 200);
+    let left = rotated["old_url_until"].as_u64().expect("a second") - crate::receivers::now_s();
+    assert!((3_500..=3_600).contains(&left), "{left}");
+    project.ask("DELETE", "metric-stores/quick", Value::Null).expect(204);
+    assert_eq!(authorised(&http::basic("u", "p")).status, 404, "a deleted store has no page under any address");
+}
+
+#[test]
+fn a_circonus_check_reads_with_credentials_of_our_making() {
+    let server = Crashmeter::start();
+    let project = server.project("p");
+    project.metric("s", "m", json!({"query": {"group": ["a"], "fold": {"_tx": [["count"]]}}}));
+    let slow = project.store("slow", json!({"adapter": "circonus_pull", "period": 3_600, "sets": ["s"]}));
+    let store = project.store("check", json!({"adapter": "circonus_pull", "period": 1, "sets": ["s"]}));
+    let text = |store: &Value, name: &str| store[name].as_str().expect("a text").to_owned();
+    let (url, user, password) = (text(&store, "url"), text(&store, "username"), text(&store, "password"));
+    assert!(url.ends_with("/circonus.json") && user.len() >= 16 && password.len() >= 32, "{store}");
+    assert!([&user, &password].into_iter().all(|made| made.bytes().all(|b| b.is_ascii_alphanumeric())), "{store}");
+    assert_ne!((text(&slow, "username"), text(&slow, "password")), (user.clone(), password.clone()));
+
+    // Whoever only reads sees neither address nor credentials; nobody chooses them.
+    let reader = server.ask("POST", "/api/v1/tokens", json!({"scope": "query", "project": "p"})).expect(201).json();
+    let bearer = format!("Bearer {}", text(&reader, "token"));
+    let path = format!("{}/api/v1/projects/p/metric-stores/check", server.url());
+    let shown = http::call("GET", &path, &[("Authorization", &bearer)], "").expect("an answer").expect(200).body;
+    assert!(![&url, &user, &password].into_iter().any(|secret| shown.contains(secret.as_str())), "{shown}");
+    for (field, value) in [("password", json!("chosen")), ("username", json!("chosen")), ("password", Value::Null)] {
+        let body = json!({"adapter": "circonus_pull", "period": 1, "sets": ["s"], field: value});
+        let refused = project.ask("PUT", "metric-stores/check", body);
+        assert_eq!((refused.status, refused.json()["field"].as_str()), (422, Some(field)), "{}", refused.body);
+    }
+    let edited = project.store("check", json!({"adapter": "circonus_pull", "period": 1, "sets": ["s"], "prefix": "bt"}));
+    assert_eq!((text(&edited, "username"), text(&edited, "password"), text(&edited, "url")), (user.clone(), password.clone(), url.clone()));
+
+    // Whatever is no page is no JSON either: the puller looks at nothing else.
+    let ask = |url: &str, authorization: &str| http::call("GET", url, &[("Authorization", authorization)], "").expect("an answer");
+    let basic = http::basic(&user, &password);
+    for (reply, status) in [
+        (ask(&text(&slow, "url"), &http::basic(&text(&slow, "username"), &text(&slow, "password"))), 503),
+        (ask(&url, &http::basic(&user, "wrong")), 401),
+        (ask(&url, &http::basic("wrong", &password)), 401),
+        (ask(&url, ""), 401),
+        (ask(&url.replace("circonus.json", "metrics"), &basic), 404),
+        (ask(&url.replace("circonus.json", "other"), &basic), 404),
+        (ask(&url.replace("/pull/", "/pull/0"), &basic), 404),
+    ] {
+        assert_eq!(reply.status, status, "{}", reply.body);
+        assert!(serde_json::from_str::<Value>(&reply.body).is_err(), "{}", reply.body);
+    }
+
+    wait::until_second(edited["first_window_start"].as_u64().expect("a second"));
+    project.submit(&json!({"uuid": "1", "attributes": {"a": "x y"}})).expect("an answer").expect(200);
+    // Its window is shown for a second; after that the group's value is 0.
+    let seen = wait::until("the group is on the page", SETTLED, || match ask(&url, &basic) {
+        reply if reply.status == 200 && reply.json()["bt`p`s`m`count|ST[a:b\"eCB5\"]"]["_value"].is_f64() => Ok(reply.json()),
+        reply => Err(format!("{} {}", reply.status, reply.body)),
+    });
+    assert_eq!(seen["bt`p`health`up|ST[store:check]"], json!({"_type": "n", "_value": 1.0}));
+    let read = wait::until("the read is recorded", SETTLED, || {
+        let status = project.status("check");
+        if status["last_read"].is_object() { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert_eq!((read["status"]["state"].as_str(), read["last_read"]["bytes"].as_u64().is_some()), (Some("read"), true), "{read}");
+}
+
+#[test]
+fn a_submission_url_is_seen_nowhere() {
+    let server = Crashmeter::start();
+    let project = server.project("p");
+    let body =
+        json!({"adapter": "circonus_push", "period": 1, "sets": [], "url": "http://127.0.0.1:9/module/httptrap/id-canary/key-canary"});
+    let saved = project.store("trap", body).to_string();
+    let failed = wait::until("an attempt has failed", SETTLED, || {
+        let status = project.status("trap");
+        if status["attempts"][0].is_object() { Ok(status.to_string()) } else { Err(status.to_string()) }
+    });
+    let preview = project.ask("GET", "metric-stores/trap/preview", Value::Null).expect(200);
+    assert_eq!(preview.json()["requests"][0]["request"], "PUT http://127.0.0.1:9/***");
+    let also = [
+        project.ask("GET", "metric-stores", Value::Null).body,
+        project.ask("GET", "metric-stores/trap", Value::Null).body,
+        project.ask("GET", "metric-stores/trap/deliveries", Value::Null).body,
+        http::get(&format!("{}/metrics", server.url())).expect("an answer").body,
+    ];
+    for text in also.iter().chain([&saved, &failed, &preview.body]) {
+        assert!(!text.contains("canary"), "{text}");
+    }
+    assert!(saved.contains("\"secrets_set\":[\"url\"]"), "{saved}");
+    // Left out, the URL is kept.
+    let edited = project.store("trap", json!({"adapter": "circonus_push", "period": 1, "sets": [], "layout": "path"}));
+    assert_eq!(edited["layout"], "path");
 }
 
 #[test]

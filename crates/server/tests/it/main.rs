@@ -7,6 +7,7 @@ mod api;
 mod attributes;
 mod backtrace;
 mod bad_input;
+mod configuration;
 mod crashmeter;
 mod end_to_end;
 mod expected;
