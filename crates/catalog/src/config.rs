@@ -3,7 +3,7 @@
 use crate::attribute::AttributeSetting;
 use crate::token::{Access, token_hash};
 use crate::user::User;
-use model::{Period, ProjectId, Query, Secret, Stamp, Window};
+use model::{PathTemplate, Period, ProjectId, Query, Secret, Stamp, Window};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::collections::{BTreeMap, HashMap};
@@ -150,8 +150,14 @@ pub struct StoreSettings {
     pub period: Period,
     /// Attached metric sets by name.
     pub sets: Vec<String>,
-    /// First node of every series path.
+    /// First node of every series path, where the template has it.
     pub prefix: String,
+    /// Which nodes the path of a metric's series has.
+    #[serde(default)]
+    pub template: PathTemplate,
+    /// Names of labels by the attribute that they come from, where they are others.
+    #[serde(default)]
+    pub label_names: BTreeMap<String, String>,
     /// Labels added to every series.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -320,6 +326,8 @@ mod tests {
                 period: Period::new(period).expect("legal"),
                 sets: Vec::new(),
                 prefix: "p".into(),
+                template: PathTemplate::default(),
+                label_names: BTreeMap::new(),
                 labels: BTreeMap::new(),
                 horizon_secs: 1,
                 enabled: true,

@@ -4,7 +4,7 @@ use catalog::{
     Attempt, Catalog, CatalogError, Edit, IssueEdit, MetricDraft, PULL_OVERLAP_SECS, Scope, SealedCell, SealedMetric, SealedSeries,
     SealedWindow, Settled, StoreDraft, StoreId, StoreSettings, ViewDraft, WindowFacts, token_hash,
 };
-use model::{Aggregate, AggregateOp, Label, Period, ProjectId, Query, Secret, Stamp, Window};
+use model::{Aggregate, AggregateOp, Label, PathTemplate, Period, ProjectId, Query, Secret, Stamp, Window};
 use std::collections::BTreeMap;
 
 struct Fixture {
@@ -35,6 +35,8 @@ fn store_draft(period: u32, secrets: &[(&str, Option<&str>)]) -> StoreDraft {
         period: Period::new(period).expect("legal"),
         sets: vec!["errors".into()],
         prefix: "crashmeter".into(),
+        template: PathTemplate::default(),
+        label_names: BTreeMap::new(),
         labels: BTreeMap::new(),
         horizon_secs: 1_000,
         enabled: true,

@@ -27,9 +27,10 @@ pub(crate) fn page(
     let failed = metrics.iter().filter(|(_, _, sealed)| sealed.failure.is_some()).count();
     let mut series = health(project, store, settings, window, facts, failed);
     for (metric, revision, sealed) in metrics {
-        let path: Vec<String> = [settings.prefix.as_str(), project, &metric.set, &metric.name].map(str::to_owned).into();
+        let path = settings.template.path(&settings.prefix, project, &metric.set, &metric.name);
+        let label_names: Vec<&String> = revision.query.group.iter().map(|name| settings.label_names.get(name).unwrap_or(name)).collect();
         for one in &sealed.series {
-            let group = revision.query.group.iter().cloned().zip(one.key.iter().cloned());
+            let group = label_names.iter().map(|name| (*name).clone()).zip(one.key.iter().cloned());
             let labels: Vec<(String, Label)> = group.chain(own_labels(settings)).collect();
             for (aggregate, cell) in revision.query.aggregates.iter().zip(&one.cells) {
                 if cell.value.is_none() && cell.counter.is_none() {
@@ -49,11 +50,12 @@ pub(crate) fn page(
 
 /// The series by which users notice that a store, or the whole exporter, has gone silent.
 fn health(project: &str, store: &Store, settings: &StoreSettings, window: Window, facts: &WindowFacts, failed: usize) -> Vec<PageSeries> {
-    let path: Vec<String> = [settings.prefix.as_str(), project, "health"].map(str::to_owned).into();
+    let path = health_path(project, settings);
     let one = |aggregate: &str, reason: Option<&str>, value: f64| {
-        let mut labels = vec![(STORE_LABEL.to_owned(), Label::Text(store.name.clone()))];
-        labels.extend(reason.map(|reason| ("reason".to_owned(), Label::Text(reason.to_owned()))));
-        labels.extend(own_labels(settings));
+        let mut labels: Vec<(String, Label)> = health_labels(store, settings).collect();
+        if let Some(reason) = reason {
+            labels.insert(1, ("reason".to_owned(), Label::Text(reason.to_owned())));
+        }
         let series = Series { path: path.clone(), aggregate: aggregate.to_owned(), labels };
         PageSeries { series, shape: Shape::Health, value: Some(value), counter: None }
     };
@@ -66,6 +68,16 @@ fn health(project: &str, store: &Store, settings: &StoreSettings, window: Window
     ];
     series.extend(facts.refused.iter().map(|(reason, count)| one("reports_refused", Some(reason), *count as f64)));
     series
+}
+
+/// Where a store's health series stand.
+pub(crate) fn health_path(project: &str, settings: &StoreSettings) -> Vec<String> {
+    [settings.prefix.as_str(), project, "health"].map(str::to_owned).into()
+}
+
+/// The labels of every health series of a store, the store's name first.
+pub(crate) fn health_labels<'a>(store: &'a Store, settings: &'a StoreSettings) -> impl Iterator<Item = (String, Label)> {
+    [(STORE_LABEL.to_owned(), Label::Text(store.name.clone()))].into_iter().chain(own_labels(settings))
 }
 
 /// The page of a store whose newest sealed window is too old to be shown: only its health is left.

@@ -6,6 +6,7 @@
 mod backoff;
 mod batch;
 mod deliver;
+mod draft;
 pub mod egress;
 mod pending;
 mod pull;
@@ -15,19 +16,30 @@ mod series;
 mod source;
 
 pub use deliver::{DeliveryFigures, Phase};
+pub use draft::DraftError;
 pub use sealer::SealFigures;
 pub use series::{OverBudget, zero_for_secs};
 pub use source::{ReportSource, SourceStopped, Unreadable};
 
-use catalog::{Catalog, CatalogError, Metric, Store, StoreId};
+use adapters::{Outgoing, Reply};
+use catalog::{Catalog, CatalogError, Metric, Project, Store, StoreId};
 use deliver::{Board, Courier};
 use model::{Batch, Page, Stamp, Window};
 use pull::Pages;
 use sealer::Sealer;
-use send::Door;
+use send::{Door, Failure};
 use series::SeriesState;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// How long a person waits for a store's answer to a test.
+const TRY_OUT: Duration = Duration::from_secs(10);
+
+/// A page as the batch that a push store gets: its values, without counters.
+pub fn as_batch(page: Page) -> Batch {
+    batch::batch(page)
+}
 
 /// The running export: sealing and delivering in the background.
 pub struct Export<S> {
@@ -35,6 +47,7 @@ pub struct Export<S> {
     catalog: Arc<Catalog>,
     board: Arc<Board>,
     pages: Pages,
+    door: Door,
     sealed: watch::Receiver<SealFigures>,
     courier: tokio::task::JoinHandle<()>,
 }
@@ -51,10 +64,11 @@ impl<S: ReportSource> Export<S> {
     pub fn start(source: Arc<S>, catalog: Arc<Catalog>, door: Door) -> (Export<S>, tokio::task::JoinHandle<SourceStopped>) {
         let (figures, sealed) = watch::channel(SealFigures::default());
         let board = Arc::new(Board::default());
-        let courier = Courier { source: source.clone(), catalog: catalog.clone(), door, board: board.clone(), sealed: sealed.clone() };
+        let courier =
+            Courier { source: source.clone(), catalog: catalog.clone(), door: door.clone(), board: board.clone(), sealed: sealed.clone() };
         let courier = tokio::spawn(courier.run());
         let sealer = tokio::spawn(Sealer::new(source.clone(), catalog.clone(), figures).run());
-        (Export { source, catalog, board, pages: Pages::default(), sealed, courier }, sealer)
+        (Export { source, catalog, board, pages: Pages::default(), door, sealed, courier }, sealer)
     }
 
     /// What a pull store shows now; `None` until a window is sealed for it.
@@ -62,20 +76,39 @@ impl<S: ReportSource> Export<S> {
         self.pages.page(&self.catalog, store, self.source.now()).await
     }
 
-    /// The points of the newest sealed window for a store as it is now, for its preview; `None` until one is sealed.
-    pub fn newest_batch(&self, store: &Store) -> Result<Option<Batch>, CatalogError> {
-        let newest = store.newest();
-        let Some(window) = self.catalog.newest_sealed(store.project, newest.settings.period)? else { return Ok(None) };
-        self.batch(store, window)
+    /// A sealed window as a store shows it, the newest one where none is named; `None` when there is none such.
+    pub fn sealed_page(&self, store: &Store, window: Option<Window>) -> Result<Option<Page>, CatalogError> {
+        let window = match window {
+            Some(window) => Some(window),
+            None => self.catalog.newest_sealed(store.project, store.newest().settings.period)?,
+        };
+        let Some(window) = window else { return Ok(None) };
+        let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
+        pull::sealed_page(&self.catalog, &self.catalog.published(), store, revision, window)
     }
 
-    /// The points of a sealed window for a store; `None` when the window is not sealed or the store not due in it.
-    pub fn batch(&self, store: &Store, window: Window) -> Result<Option<Batch>, CatalogError> {
-        if self.catalog.window_facts(store.project, window)?.is_none() {
-            return Ok(None);
-        }
-        let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
-        deliver::sealed_batch(&self.catalog, &self.catalog.published(), store, revision, window).map(Some)
+    /// What a store would show for a closed window with these metrics in their newest revisions, saved or not: nothing is recorded.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The reason why there is none.
+    pub fn draft(&self, project: &Project, store: &Store, metrics: &[&Metric], window: Window) -> Result<Page, DraftError> {
+        draft::page(self.source.as_ref(), &self.catalog, project, store, metrics, window)
+    }
+
+    /// A batch of one harmless point, to try a store with.
+    pub fn canary(&self, project: &Project, store: &Store) -> Batch {
+        let period = store.newest().settings.period;
+        let before = self.source.now().secs().saturating_sub(u64::from(period.secs()));
+        draft::canary(project, store, period.window_at(Stamp::from_secs(before)))
+    }
+
+    /// Sends what is in no ledger: a person's test of a store.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn try_out(&self, outgoing: &Outgoing) -> Result<Reply, Failure> {
+        self.door.send(outgoing, TRY_OUT).await
     }
 
     /// The metrics of a store of which groups were folded into `__other__` within the last day.

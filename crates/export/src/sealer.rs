@@ -281,7 +281,7 @@ impl<S: ReportSource> Sealer<S> {
 }
 
 /// Seals one metric in memory; what is beyond its budget is evaluated as one group.
-fn step(
+pub(crate) fn step(
     source: &impl ReportSource,
     project: ProjectId,
     window: Window,

@@ -14,7 +14,8 @@ pub mod query;
 pub mod report;
 pub mod secret;
 pub mod sum;
-pub mod time;
+pub mod template;
+mod time;
 pub mod value;
 
 pub use aggregate::{Aggregate, AggregateOp, Cell, Partial};
@@ -24,5 +25,6 @@ pub use problem::Problem;
 pub use query::{Condition, Direction, Filter, Key, Operator, Query, Selected, Selection, Table, TableRow};
 pub use report::{Attachment, Attributes, NewAttachment, NewReport, ProjectId, Report, ReportId, Tx, aliases};
 pub use secret::Secret;
+pub use template::PathTemplate;
 pub use time::{Period, Stamp, Window};
 pub use value::{Number, Value};

@@ -57,6 +57,14 @@ impl Refusal {
         self.problems
     }
 
+    /// The same refusal of something that is a part of what was asked: every field is named below that part.
+    pub(crate) fn below(mut self, part: &str) -> Refusal {
+        for problem in &mut self.problems {
+            problem.field = if problem.field.is_empty() { part.to_owned() } else { format!("{part}.{}", problem.field) };
+        }
+        self
+    }
+
     /// Something failed on our side: the cause goes to the log, not to the client.
     pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Refusal {
         tracing::error!(error, "request failed");

@@ -70,6 +70,8 @@ impl World {
             period: Period::new(period).expect("legal"),
             sets: sets.iter().map(|&set| set.to_owned()).collect(),
             prefix: "t".into(),
+            template: model::PathTemplate::default(),
+            label_names: BTreeMap::new(),
             labels: BTreeMap::new(),
             horizon_secs: 1_000_000,
             enabled: true,

@@ -10,7 +10,7 @@ use crate::routes::metric_sets::{self, NewMetric, SERIES_BUDGET};
 use crate::routes::metric_stores::{self, HORIZON_SECS, PREFIX};
 use crate::routes::projects::check_name;
 use catalog::{Metric, MetricDraft, Project, Snapshot, Store, StoreDraft};
-use model::{Problem, grammar};
+use model::{PathTemplate, Problem, grammar};
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeSet;
 
@@ -248,7 +248,14 @@ fn metric_of(metric: &Metric) -> Json {
 
 fn store_of(project: &str, store: &Store, used: &mut BTreeSet<String>) -> Json {
     let mut shown = metric_stores::settings_of(&store.newest().settings);
-    for (key, usual) in [("prefix", json!(PREFIX)), ("labels", json!({})), ("horizon", json!(HORIZON_SECS)), ("enabled", json!(true))] {
+    for (key, usual) in [
+        ("prefix", json!(PREFIX)),
+        ("template", json!(PathTemplate::USUAL)),
+        ("labels", json!({})),
+        ("label_names", json!({})),
+        ("horizon", json!(HORIZON_SECS)),
+        ("enabled", json!(true)),
+    ] {
         if shown.get(key) == Some(&usual) {
             shown.remove(key);
         }

@@ -5,7 +5,7 @@ use super::document::{DOCUMENT_KEYS, METRIC_KEYS, PROJECT_KEYS, SET_KEYS};
 use crate::routes::metric_sets::{SERIES_BUDGET, SERIES_BUDGET_MAX, ZERO_FOR_MAX};
 use crate::routes::metric_stores::{COMMON, HORIZON_SECS, MAX_LABELS, PREFIX};
 use adapters::{Description, Field, Kind};
-use model::{AggregateOp, Operator, Period, grammar};
+use model::{AggregateOp, Operator, PathTemplate, Period, grammar};
 use serde_json::{Map, Value as Json, json};
 
 /// Every comparison.
@@ -121,15 +121,20 @@ fn secret() -> Json {
 
 /// A store of one adapter.
 fn store(description: &Description) -> Json {
-    let text_map = json!({"type": "object", "additionalProperties": {"type": "string", "maxLength": 256}, "maxProperties": MAX_LABELS,
-        "description": "Labels added to every series."});
+    let text_map = |description: &str| {
+        json!({"type": "object", "additionalProperties": {"type": "string", "maxLength": 256}, "maxProperties": MAX_LABELS,
+            "description": description})
+    };
     let common = [
         json!({"const": description.name, "description": description.summary}),
         json!({"description": "Seconds between points, such as 60 or 1m.",
             "oneOf": [{"type": "integer", "minimum": 1, "maximum": Period::MAX_SECS}, {"type": "string", "pattern": "^[0-9]+[smh]?$"}]}),
         json!({"type": "array", "items": {"type": "string"}, "description": "Names of the metric sets attached."}),
         json!({"type": "string", "minLength": 1, "maxLength": 128, "default": PREFIX, "description": "First node of every series path."}),
-        text_map,
+        json!({"type": "string", "minLength": 1, "maxLength": 256, "default": PathTemplate::USUAL,
+            "description": "Nodes of the path of a metric's series: text and {prefix}, {project}, {set}, {metric}, parted by dots."}),
+        text_map("Labels added to every series."),
+        text_map("Names of labels by the attribute that they come from, where they are to be others."),
         json!({"type": "integer", "minimum": 1, "maximum": HORIZON_SECS, "default": HORIZON_SECS,
             "description": "Longest time in seconds that points wait for a store that is down."}),
         json!({"type": "boolean", "default": true, "description": "Whether windows become due at all."}),

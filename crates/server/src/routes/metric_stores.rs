@@ -5,17 +5,17 @@ use super::projects::{Body, check_name};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::reply::Refusal;
-use ::adapters::{Adapter, Field, Outgoing};
+use ::adapters::{Adapter, Field};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalog::{Delivery, Ledger, Metric, Scope, SecretEdits, Store, StoreDraft, StoreSettings};
 use export::OverBudget;
-use model::{Period, Problem, ProjectId, Secret};
+use model::{PathTemplate, Period, Problem, ProjectId, Secret};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Not;
 use std::sync::Arc;
 
@@ -26,12 +26,10 @@ pub(crate) const PREFIX: &str = "crashmeter";
 /// Labels that one store may add.
 pub(crate) const MAX_LABELS: usize = 20;
 /// Fields of every store, whatever its adapter.
-pub(crate) const COMMON: [&str; 7] = ["adapter", "period", "sets", "prefix", "labels", "horizon", "enabled"];
+pub(crate) const COMMON: [&str; 9] = ["adapter", "period", "sets", "prefix", "template", "labels", "label_names", "horizon", "enabled"];
 /// What is shown of a store and is not for its editor to set: a store read by GET can be edited and put back as it is.
 const SHOWN_ONLY: [&str; 9] =
     ["name", "revision", "paused", "secrets_set", "first_window_start", "warnings", "scrape_config", "url", "old_url_until"];
-/// Body bytes of a preview shown per request.
-const PREVIEW_BYTES: usize = 64 << 10;
 
 /// A span of the ledger.
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -244,66 +242,8 @@ pub(crate) async fn ledger(
     Ok(Json(json!({"windows": windows, "sum": sum, "all_time": all, "imbalance": all.imbalance().to_string()})))
 }
 
-/// What the newest sealed window looks like on this store's wire: made by the very encoder that sends, secrets masked.
-#[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}/preview", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
-pub(crate) async fn preview(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    Path(path): Path<(String, String)>,
-) -> Result<Json<Json_>, Refusal> {
-    let store = find(&caller, &path, Scope::Query)?;
-    let newest = store.newest();
-    let adapter = Adapter::parse(&newest.settings.adapter, &store.fields(newest))?;
-    if let Some(pull) = adapter.as_pull() {
-        let page = app.export.page(&store).await?.ok_or_else(not_sealed)?;
-        let rendered = pull.render(&page, &::adapters::Accept::read(None));
-        let (body, cut) = shown_body(&rendered.body);
-        return Ok(Json(json!({
-            "window_start": page.window.start_secs(), "series": page.series.len(), "content_type": rendered.content_type,
-            "bytes": rendered.body.len(), "body": body, "cut": cut,
-        })));
-    }
-    let (shared, owned) = (app.clone(), store.clone());
-    let batch = app.catalog(move |_, _| shared.export.newest_batch(&owned)).await?.ok_or_else(not_sealed)?;
-    let push = adapter.as_push().ok_or_else(not_sealed)?;
-    let encoded = push.encode(&batch);
-    let requests: Vec<Json_> =
-        encoded.payloads.iter().map(|payload| shown_request(&push.request(payload), &payload.body(), payload.points().count())).collect();
-    let excluded: Vec<Json_> =
-        encoded.excluded.iter().map(|one| json!({"series": batch.points[one.point as usize].series, "reason": one.reason})).collect();
-    Ok(Json(json!({
-        "window_start": batch.window.start_secs(), "points": batch.points.len(), "requests": requests, "excluded": excluded, "notes": encoded.notes,
-    })))
-}
-
-fn not_sealed() -> Refusal {
-    Refusal::new(StatusCode::CONFLICT, "", "no window is sealed for this store yet; the first is after one whole period")
-}
-
-fn shown_request(outgoing: &Outgoing, body: &[u8], points: usize) -> Json_ {
-    let (text, cut) = shown_body(body);
-    match outgoing {
-        Outgoing::Http(request) => json!({
-            "request": format!("{} {}", request.method, request.masked_url()),
-            "headers": request.headers.iter().map(|(name, value)| format!("{name}: {}", value.masked())).collect::<Vec<_>>(),
-            "points": points, "bytes": body.len(), "body": text, "cut": cut,
-        }),
-        Outgoing::Tcp(lines) => json!({
-            "request": format!("TCP {}:{}{}", lines.host, lines.port, if lines.tls { " (TLS)" } else { "" }),
-            "points": points, "bytes": body.len(), "body": text, "cut": cut,
-        }),
-    }
-}
-
-/// What is no text is shown in hexadecimal lines.
-fn shown_body(body: &[u8]) -> (String, bool) {
-    let cut = &body[..body.len().min(PREVIEW_BYTES)];
-    let text = if std::str::from_utf8(body).is_ok() { String::from_utf8_lossy(cut).into_owned() } else { ::adapters::dump(cut) };
-    (text, cut.len() < body.len())
-}
-
 /// A pull store that nobody has read for three periods is not being pulled (metric-stores 5.7).
-fn pull_state(last_read: Option<u64>, now: u64, period: Period) -> &'static str {
+pub(crate) fn pull_state(last_read: Option<u64>, now: u64, period: Period) -> &'static str {
     match last_read {
         None => "never-read",
         Some(at) if now.saturating_sub(at) > 3 * u64::from(period.secs()) => "not-read",
@@ -320,7 +260,7 @@ fn needs_push(caller: &Caller, path: &(String, String)) -> Result<(), Refusal> {
     Err(Refusal::invalid("store", "is read by URL, so there is nothing to pause; set enabled to false to stop its page"))
 }
 
-fn find(caller: &Caller, (project, name): &(String, String), scope: Scope) -> Result<Store, Refusal> {
+pub(crate) fn find(caller: &Caller, (project, name): &(String, String), scope: Scope) -> Result<Store, Refusal> {
     let project = caller.project(project, scope)?;
     caller.snapshot().store(project.id, name).cloned().ok_or_else(|| Refusal::missing(&format!("metric store {name:?}")))
 }
@@ -371,7 +311,9 @@ pub(crate) fn settings_of(settings: &StoreSettings) -> Map<String, Json_> {
     body.insert("period".into(), json!(settings.period.secs()));
     body.insert("sets".into(), json!(settings.sets));
     body.insert("prefix".into(), json!(settings.prefix));
+    body.insert("template".into(), json!(settings.template));
     body.insert("labels".into(), json!(settings.labels));
+    body.insert("label_names".into(), json!(settings.label_names));
     body.insert("horizon".into(), json!(settings.horizon_secs));
     body.insert("enabled".into(), json!(settings.enabled));
     body.extend(settings.fields.clone());
@@ -457,6 +399,22 @@ pub(crate) fn check(
             BTreeMap::new()
         }
     };
+    let template = match common.get("template") {
+        None | Some(Json_::Null) => PathTemplate::default(),
+        Some(value) => value.as_str().ok_or("must be text".to_owned()).and_then(PathTemplate::parse).unwrap_or_else(|detail| {
+            problems.push(Problem::new("template", detail));
+            PathTemplate::default()
+        }),
+    };
+    let label_names: BTreeMap<String, String> = match common.get("label_names").cloned().map(serde_json::from_value) {
+        None => BTreeMap::new(),
+        Some(Ok(names)) => names,
+        Some(Err(_)) => {
+            problems.push(Problem::new("label_names", "must be an object of texts: the label's name by its attribute"));
+            BTreeMap::new()
+        }
+    };
+    problems.extend(label_name_fault(&label_names, &labels).map(|detail| Problem::new("label_names", detail)));
     let horizon_secs = match common.get("horizon") {
         None => HORIZON_SECS,
         Some(value) => value.as_u64().filter(|seconds| (1..=HORIZON_SECS).contains(seconds)).unwrap_or_else(|| {
@@ -516,8 +474,25 @@ pub(crate) fn check(
     if 86_400 % period.secs() != 0 {
         warnings.push(format!("{} s does not divide a day: windows drift against the hours of a clock", period.secs()));
     }
-    let settings = StoreSettings { adapter, period, sets, prefix, labels, horizon_secs, enabled, fields: body };
+    let settings = StoreSettings { adapter, period, sets, prefix, template, label_names, labels, horizon_secs, enabled, fields: body };
     Ok((StoreDraft { settings, secrets, pull: description.is_pull() }, warnings))
+}
+
+/// Why attributes cannot be given these label names: each series' labels are told apart by name.
+fn label_name_fault(names: &BTreeMap<String, String>, own: &BTreeMap<String, String>) -> Option<String> {
+    if names.len() > MAX_LABELS {
+        return Some(format!("has more than {MAX_LABELS} names"));
+    }
+    let mut given = BTreeSet::new();
+    names.values().find_map(|name| {
+        if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+            Some(format!("{name:?} must be text of 1 to 128 bytes without control characters"))
+        } else if !given.insert(name) || own.contains_key(name) {
+            Some(format!("{name:?} is the name of another label too"))
+        } else {
+            None
+        }
+    })
 }
 
 /// A credential of the server's own making, in characters that every reader can send: 16 for a name, 64 for a secret.

@@ -17,6 +17,7 @@ mod query;
 mod submit;
 mod tokens;
 mod users;
+mod wire;
 
 use crate::app::App;
 use crate::reply::Refusal;
@@ -41,6 +42,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/reports/{tx}", get(projects::report))
         .route("/query", post(query::run))
         .route("/preview", post(preview::run))
+        .route("/test", post(wire::test_unsaved))
         .route("/metric-sets", get(metric_sets::list))
         .route("/metric-sets/{set}", put(metric_sets::put_set).get(metric_sets::show_set).delete(metric_sets::delete_set))
         .route(
@@ -52,7 +54,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metric-stores/{store}/status", get(metric_stores::status))
         .route("/metric-stores/{store}/deliveries", get(metric_stores::deliveries))
         .route("/metric-stores/{store}/ledger", get(metric_stores::ledger))
-        .route("/metric-stores/{store}/preview", get(metric_stores::preview))
+        .route("/metric-stores/{store}/preview", get(wire::preview))
+        .route("/metric-stores/{store}/test", post(wire::test))
         .route("/metric-stores/{store}/send-now", post(metric_stores::send_now))
         .route("/metric-stores/{store}/pause", post(metric_stores::pause))
         .route("/metric-stores/{store}/resume", post(metric_stores::resume))
