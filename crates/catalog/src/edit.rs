@@ -3,7 +3,7 @@
 use crate::config::{Snapshot, Store, StoreId, StoreSettings};
 use crate::secrets::random_bytes;
 use crate::token::{Scope, token_hash};
-use crate::{Catalog, CatalogError, load};
+use crate::{Catalog, CatalogError, delivery, load};
 use model::{ProjectId, Query, Secret, Stamp};
 use rusqlite::{OptionalExtension, Transaction, params};
 use std::collections::BTreeMap;
@@ -356,9 +356,11 @@ pub(crate) fn remove_store(change: &mut Change<'_>, project: ProjectId, name: &s
     change.audit("delete metric store", name);
     let store = store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
     change.transaction.execute("UPDATE store SET deleted = ?2 WHERE id = ?1", params![store.0, change.stamp.micros() as i64])?;
-    change
-        .transaction
-        .execute("UPDATE delivery SET cancelled = cancelled + open, open = 0, payload = NULL WHERE store = ?1 AND open > 0", [store.0])?;
+    delivery::cancel_open(change.transaction, store, None)?;
+    change.transaction.execute(
+        "UPDATE backfill SET ended = ?2, outcome = 'cancelled' WHERE store = ?1 AND ended IS NULL",
+        params![store.0, change.stamp.secs() as i64],
+    )?;
     change.transaction.execute("DELETE FROM store_secret WHERE store = ?1", [store.0])?;
     change.transaction.execute("DELETE FROM pull_secret WHERE store = ?1", [store.0])?;
     Ok(())
@@ -423,7 +425,7 @@ fn ensure_set(change: &Change<'_>, project: ProjectId, set: &str) -> Result<i64,
     Ok(change.transaction.last_insert_rowid())
 }
 
-fn store_id(transaction: &Transaction<'_>, project: ProjectId, name: &str) -> Result<Option<StoreId>, CatalogError> {
+pub(crate) fn store_id(transaction: &Transaction<'_>, project: ProjectId, name: &str) -> Result<Option<StoreId>, CatalogError> {
     Ok(transaction
         .query_row("SELECT id FROM store WHERE project = ?1 AND name = ?2 AND deleted IS NULL", params![project.0, name], |row| {
             row.get(0).map(StoreId)

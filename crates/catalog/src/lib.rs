@@ -6,6 +6,8 @@
 
 mod apply;
 mod attribute;
+mod audit;
+mod backfill;
 mod config;
 mod delivery;
 mod edit;
@@ -23,15 +25,17 @@ mod view;
 
 pub use apply::{Applied, Edit};
 pub use attribute::{AttributeSetting, AttributeType, Declared, Format};
+pub use audit::{Audit, GridAudit, ProjectAudit, PullAccount, StoreAudit, audit};
+pub use backfill::{Backfill, BackfillDraft, BackfilledWindow};
 pub use config::{
     Metric, MetricId, MetricRevision, Project, PullUrl, RevisionId, Snapshot, Store, StoreId, StoreRevision, StoreSettings, UserId,
 };
-pub use delivery::{Attempt, Delivery, Ledger, OpenDelivery, PullRead, Settled};
+pub use delivery::{Attempt, Delivery, Ledger, OpenDelivery, PullRead, Reason, Settled, Slot, Total};
 pub use edit::{MetricDraft, Now, PULL_OVERLAP_SECS, SecretEdits, StoreDraft};
 pub use guess::{Guess, TooManyGuesses};
 pub use issue::{Issue, IssueEdit, OPEN};
 pub use password::check_password;
-pub use seal::{SealedCell, SealedMetric, SealedSeries, SealedWindow, SeriesKey, WindowFacts};
+pub use seal::{MetricOutcome, SealedCell, SealedMetric, SealedSeries, SealedWindow, SeriesKey, WindowFacts};
 pub use secrets::random_bytes;
 pub use session::{LoginError, Session, SessionAccess};
 pub use token::{Access, Scope, TokenSummary, content_hash, token_hash};
@@ -69,6 +73,14 @@ pub enum CatalogError {
     /// A database of a later program.
     #[error("the catalog has format {found} and this program knows up to {known}; start a newer program")]
     Newer {
+        /// Its version.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+    /// A database that no server of this version has opened yet.
+    #[error("the catalog has format {found} and this program reads {known}; start the server once, which brings it up")]
+    Older {
         /// Its version.
         found: usize,
         /// Ours.

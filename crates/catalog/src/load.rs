@@ -21,7 +21,7 @@ pub(crate) fn snapshot(connection: &Connection, cipher: &Cipher, version: u64) -
         version,
         projects: projects(connection)?,
         metrics: metrics(connection, needed_since)?,
-        stores: stores(connection, cipher, needed_since)?,
+        stores: stores(connection, Some(cipher), needed_since)?,
         tokens: tokens(connection)?,
         pulls: pulls(connection)?,
         users: users(connection)?,
@@ -46,7 +46,7 @@ fn projects(connection: &Connection) -> Result<Vec<Project>, CatalogError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn metrics(connection: &Connection, needed_since: i64) -> Result<Vec<Metric>, CatalogError> {
+pub(crate) fn metrics(connection: &Connection, needed_since: i64) -> Result<Vec<Metric>, CatalogError> {
     let mut statement = connection.prepare(
         "SELECT metric.id, metric_set.project, metric_set.name, metric.name, metric.deleted,
                 revision.id, revision.number, revision.begins, revision.query, revision.zero_for, revision.series_budget
@@ -83,11 +83,12 @@ fn metrics(connection: &Connection, needed_since: i64) -> Result<Vec<Metric>, Ca
     Ok(metrics)
 }
 
-fn stores(connection: &Connection, cipher: &Cipher, needed_since: i64) -> Result<Vec<Store>, CatalogError> {
+/// Stores, without their secrets where there is no cipher.
+pub(crate) fn stores(connection: &Connection, cipher: Option<&Cipher>, needed_since: i64) -> Result<Vec<Store>, CatalogError> {
     let mut secrets: HashMap<i64, BTreeMap<String, Secret>> = HashMap::new();
     let mut statement = connection.prepare("SELECT store, field, sealed FROM store_secret")?;
     let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
+    while let (Some(row), Some(cipher)) = (rows.next()?, cipher) {
         let (store, field): (i64, String) = (row.get(0)?, row.get(1)?);
         let text = cipher.decrypt(&row.get::<_, Vec<u8>>(2)?, &edit::secret_place(StoreId(store), &field))?;
         secrets.entry(store).or_default().insert(field, Secret::new(text));

@@ -143,6 +143,59 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE pull_secret ADD COLUMN until INTEGER;
     ",
+    "
+    -- A span of windows from before a store, or a metric of it, began: filled from stored reports. `next` is how far it has come.
+    CREATE TABLE backfill (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, store INTEGER NOT NULL REFERENCES store (id), period INTEGER NOT NULL,
+        since INTEGER NOT NULL, next INTEGER NOT NULL, until INTEGER NOT NULL, sets TEXT NOT NULL, created INTEGER NOT NULL,
+        ended INTEGER, outcome TEXT, windows INTEGER NOT NULL DEFAULT 0, passed_over INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE backfill_state (
+        backfill INTEGER NOT NULL REFERENCES backfill (id), metric INTEGER NOT NULL REFERENCES metric (id), state BLOB NOT NULL,
+        PRIMARY KEY (backfill, metric)
+    ) STRICT, WITHOUT ROWID;
+    -- Points that a backfill has sealed: live sealing owes none for them.
+    ALTER TABLE sealed_metric ADD COLUMN backfill INTEGER NOT NULL DEFAULT 0;
+
+    -- The deliveries again: those of a backfill stand beside the live ones, whose `backfill` is 0. `made` is the second in which a
+    -- backfilled one became due.
+    CREATE TABLE delivery_made_anew (
+        store INTEGER NOT NULL REFERENCES store (id), period INTEGER NOT NULL, start INTEGER NOT NULL, backfill INTEGER NOT NULL DEFAULT 0,
+        due INTEGER NOT NULL, confirmed INTEGER NOT NULL DEFAULT 0, sent INTEGER NOT NULL DEFAULT 0,
+        refused INTEGER NOT NULL DEFAULT 0, excluded INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL,
+        expired INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0, aside INTEGER NOT NULL DEFAULT 0, unknown INTEGER NOT NULL DEFAULT 0,
+        made INTEGER NOT NULL DEFAULT 0, note TEXT, payload BLOB, PRIMARY KEY (store, period, start, backfill),
+        CHECK (due = confirmed + sent + refused + excluded + open + expired + cancelled),
+        CHECK (min(confirmed, sent, refused, excluded, open, expired, cancelled) >= 0)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO delivery_made_anew (store, period, start, due, confirmed, sent, refused, excluded, open, expired, cancelled, attempts, aside,
+                                    unknown, note, payload)
+        SELECT store, period, start, due, confirmed, sent, refused, excluded, open, expired, cancelled, attempts, aside, unknown, note, payload
+        FROM delivery;
+    DROP TABLE delivery;
+    ALTER TABLE delivery_made_anew RENAME TO delivery;
+    CREATE INDEX delivery_open ON delivery (store, backfill, aside, start) WHERE open > 0;
+
+    -- Why points were refused, left out or expired: the sum of a delivery's reasons is its points of these fates.
+    CREATE TABLE delivery_reason (
+        store INTEGER NOT NULL REFERENCES store (id), period INTEGER NOT NULL, start INTEGER NOT NULL, backfill INTEGER NOT NULL,
+        fate TEXT NOT NULL, reason TEXT NOT NULL, points INTEGER NOT NULL, PRIMARY KEY (store, period, start, backfill, fate, reason)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO delivery_reason SELECT store, period, start, 0, 'refused', coalesce(note, 'not kept'), refused FROM delivery WHERE refused > 0;
+    INSERT INTO delivery_reason SELECT store, period, start, 0, 'excluded', coalesce(note, 'not kept'), excluded FROM delivery WHERE excluded > 0;
+    INSERT INTO delivery_reason SELECT store, period, start, 0, 'expired', coalesce(note, 'not kept'), expired FROM delivery WHERE expired > 0;
+
+    -- The sums of each store's deliveries, kept in the transactions that change them; an audit compares both.
+    CREATE TABLE ledger_total (
+        store INTEGER PRIMARY KEY REFERENCES store (id), windows INTEGER NOT NULL, due INTEGER NOT NULL, confirmed INTEGER NOT NULL,
+        sent INTEGER NOT NULL, refused INTEGER NOT NULL, excluded INTEGER NOT NULL, open INTEGER NOT NULL, expired INTEGER NOT NULL,
+        cancelled INTEGER NOT NULL, attempts INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO ledger_total
+        SELECT store, count(*), sum(due), sum(confirmed), sum(sent), sum(refused), sum(excluded), sum(open), sum(expired), sum(cancelled),
+               sum(attempts) FROM delivery GROUP BY store;
+    ",
 ];
 
 /// Brings a database to this program's version; refuses one that a newer program has written.
@@ -158,6 +211,16 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), CatalogError> {
         transaction.commit()?;
     }
     Ok(())
+}
+
+/// Refuses a database of another version: who only reads cannot bring it up.
+pub(crate) fn expect_current(connection: &Connection) -> Result<(), CatalogError> {
+    let found = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?.try_into().unwrap_or(usize::MAX);
+    match found.cmp(&MIGRATIONS.len()) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => Err(CatalogError::Older { found, known: MIGRATIONS.len() }),
+        std::cmp::Ordering::Greater => Err(CatalogError::Newer { found, known: MIGRATIONS.len() }),
+    }
 }
 
 #[cfg(test)]
@@ -184,5 +247,32 @@ mod tests {
             let kept: String = old.query_row("SELECT name FROM project", [], |row| row.get(0)).expect("a row");
             assert_eq!(kept, "kept");
         }
+    }
+
+    #[test]
+    fn deliveries_of_before_there_were_sums_get_theirs_and_pull_urls_no_end() {
+        let mut old = Connection::open_in_memory().expect("opens");
+        MIGRATIONS[..3].iter().for_each(|migration| old.execute_batch(migration).expect("it once ran"));
+        old.pragma_update(None, "user_version", 3).expect("set");
+        old.execute_batch(
+            "INSERT INTO project (id, name, created) VALUES (1, 'p', 1);
+             INSERT INTO store (id, project, name, created) VALUES (7, 1, 's', 1);
+             INSERT INTO pull_secret (hash, store) VALUES (x'01', 7);
+             INSERT INTO delivery (store, period, start, due, refused, expired, open, attempts, note) VALUES (7, 60, 0, 9, 4, 5, 0, 2, 'HTTP 400');
+             INSERT INTO delivery (store, period, start, due, open, payload) VALUES (7, 60, 60, 3, 3, x'02');",
+        )
+        .expect("rows");
+        migrate(&mut old).expect("brought up");
+        let texts = |sql: &str| -> Vec<String> {
+            let mut statement = old.prepare(sql).expect("sound");
+            statement.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("texts")
+        };
+        assert_eq!(texts("SELECT concat_ws(' ', windows, due, refused, expired, open, attempts) FROM ledger_total"), ["2 12 4 5 3 2"]);
+        assert_eq!(
+            texts("SELECT concat_ws(' ', start, fate, points, reason) FROM delivery_reason ORDER BY fate"),
+            ["0 expired 5 HTTP 400", "0 refused 4 HTTP 400"]
+        );
+        assert_eq!(texts("SELECT concat_ws(' ', start, backfill, hex(payload)) FROM delivery WHERE open > 0"), ["60 0 02"]);
+        assert_eq!(texts("SELECT coalesce(until, 'none') FROM pull_secret"), ["none"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Sealed windows: what was evaluated, once and for ever, and how far each grid has come. One transaction a seal.
 
 use crate::config::{MetricId, RevisionId, StoreId};
-use crate::{Catalog, CatalogError};
+use crate::{Catalog, CatalogError, delivery};
 use model::{Counter, Label, Period, ProjectId, Stamp, Window};
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,29 @@ pub struct SealedMetric {
     pub series: Vec<SealedSeries>,
 }
 
+/// What became of a metric in one window, or in a gap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MetricOutcome {
+    /// First second.
+    pub start: u64,
+    /// First second after it.
+    pub end: u64,
+    /// `sealed`, `failed` or `gap`.
+    pub outcome: String,
+    /// Why it failed.
+    pub failure: Option<String>,
+    /// Reports that passed the filter: own + folded.
+    pub matched: u64,
+    /// Of these, in series of their own.
+    pub own: u64,
+    /// Of these, in `__other__`.
+    pub folded: u64,
+    /// Values that no store takes.
+    pub left_out: u64,
+    /// Filled later from stored reports.
+    pub backfilled: bool,
+}
+
 /// One series of a sealed metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SealedSeries {
@@ -86,32 +109,12 @@ impl Catalog {
         let mut connection = self.write();
         let transaction = connection.transaction()?;
         let (window, period) = (sealed.window, sealed.window.period().secs());
-        let start = window.start_secs() as i64;
         advance(&transaction, sealed.project, window, window.end_secs())?;
-        let refused = serde_json::to_string(&sealed.facts.refused).map_err(|_| CatalogError::Damaged("count of refusals"))?;
-        transaction
-            .prepare_cached("INSERT INTO sealed_window (project, period, start, coverage, accepted, refused, sealed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![sealed.project.0, period, start, sealed.facts.coverage, sealed.facts.accepted as i64, refused, now.micros() as i64])?;
+        insert_window(&transaction, sealed.project, window, &sealed.facts, now)?;
+        for metric in &sealed.metrics {
+            insert_metric(&transaction, window, metric, 0)?;
+        }
         {
-            let mut insert = transaction.prepare_cached(
-                "INSERT INTO sealed_metric (revision, period, start, failure, matched, own, folded, left_out, points)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?;
-            for metric in &sealed.metrics {
-                let counts = [metric.matched, metric.own, metric.folded, metric.left_out].map(|n| n as i64);
-                let points = pack(&metric.series)?;
-                insert.execute(params![
-                    metric.revision.0,
-                    period,
-                    start,
-                    metric.failure,
-                    counts[0],
-                    counts[1],
-                    counts[2],
-                    counts[3],
-                    points
-                ])?;
-            }
             let mut update = transaction.prepare_cached(
                 "INSERT INTO series_state (metric, period, state) VALUES (?1, ?2, ?3)
                  ON CONFLICT (metric, period) DO UPDATE SET state = excluded.state",
@@ -119,13 +122,8 @@ impl Catalog {
             for (metric, state) in &sealed.states {
                 update.execute(params![metric.0, period, state])?;
             }
-            // A store deleted since the window began owes nothing.
-            let mut owe = transaction.prepare_cached(
-                "INSERT INTO delivery (store, period, start, due, open, cancelled)
-                 SELECT id, ?2, ?3, ?4, iif(deleted IS NULL, ?4, 0), iif(deleted IS NULL, 0, ?4) FROM store WHERE id = ?1",
-            )?;
             for (store, points) in &sealed.due {
-                owe.execute(params![store.0, period, start, *points as i64])?;
+                delivery::owe(&transaction, *store, window.into(), *points, now)?;
             }
         }
         transaction.commit()?;
@@ -197,6 +195,61 @@ impl Catalog {
         Ok(Some(SealedMetric { revision, failure, matched, own, folded, left_out, series: unpack(&points)? }))
     }
 
+    /// Whether a metric was ever sealed in a window, its points kept or not.
+    pub fn is_metric_sealed(&self, revision: RevisionId, window: Window) -> Result<bool, CatalogError> {
+        Ok(self
+            .read()
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM sealed_metric WHERE revision = ?1 AND period = ?2 AND start = ?3)")?
+            .query_row(params![revision.0, window.period().secs(), window.start_secs() as i64], |row| row.get(0))?)
+    }
+
+    /// What became of a metric in the windows and gaps of a span, oldest first.
+    pub fn metric_outcomes(
+        &self,
+        project: ProjectId,
+        metric: MetricId,
+        period: Period,
+        (from_secs, to_secs): (u64, u64),
+        limit: u32,
+    ) -> Result<Vec<MetricOutcome>, CatalogError> {
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(
+            "SELECT start, start + period, iif(failure IS NULL, 'sealed', 'failed'), failure, matched, own, folded, left_out, backfill
+               FROM sealed_metric WHERE revision IN (SELECT id FROM metric_revision WHERE metric = ?2) AND period = ?3 AND start >= ?4 AND start < ?5
+             UNION ALL SELECT start, until, 'gap', NULL, 0, 0, 0, 0, 0
+               FROM gap WHERE project = ?1 AND period = ?3 AND until > ?4 AND start < ?5
+             ORDER BY 1 LIMIT ?6",
+        )?;
+        let bound = |secs: u64| i64::try_from(secs).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![project.0, metric.0, period.secs(), bound(from_secs), bound(to_secs), limit], |row| {
+            let n = |at: usize| row.get::<_, i64>(at).map(i64::unsigned_abs);
+            Ok(MetricOutcome {
+                start: n(0)?,
+                end: n(1)?,
+                outcome: row.get(2)?,
+                failure: row.get(3)?,
+                matched: n(4)?,
+                own: n(5)?,
+                folded: n(6)?,
+                left_out: n(7)?,
+                backfilled: row.get::<_, i64>(8)? != 0,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The newest gaps of a grid that end after a second, newest first.
+    pub fn gaps(&self, project: ProjectId, period: Period, after_secs: u64, limit: u32) -> Result<Vec<(u64, u64)>, CatalogError> {
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(
+            "SELECT start, until FROM gap WHERE project = ?1 AND period = ?2 AND until > ?3 ORDER BY start DESC LIMIT ?4",
+        )?;
+        let rows = statement.query_map(params![project.0, period.secs(), after_secs as i64, limit], |row| {
+            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// The state of a metric's series on one grid.
     pub fn series_state(&self, metric: MetricId, period: Period) -> Result<Option<Vec<u8>>, CatalogError> {
         Ok(self
@@ -245,6 +298,41 @@ impl Catalog {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+pub(crate) fn insert_window(
+    transaction: &Transaction<'_>,
+    project: ProjectId,
+    window: Window,
+    facts: &WindowFacts,
+    now: Stamp,
+) -> Result<(), CatalogError> {
+    let refused = serde_json::to_string(&facts.refused).map_err(|_| CatalogError::Damaged("count of refusals"))?;
+    let (period, start, sealed_at) = (window.period().secs(), window.start_secs() as i64, now.micros() as i64);
+    transaction
+        .prepare_cached(
+            "INSERT INTO sealed_window (project, period, start, coverage, accepted, refused, sealed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![project.0, period, start, facts.coverage, facts.accepted as i64, refused, sealed_at])?;
+    Ok(())
+}
+
+/// `backfill` is 0 for what live sealing has sealed.
+pub(crate) fn insert_metric(
+    transaction: &Transaction<'_>,
+    window: Window,
+    metric: &SealedMetric,
+    backfill: i64,
+) -> Result<(), CatalogError> {
+    let [matched, own, folded, left_out] = [metric.matched, metric.own, metric.folded, metric.left_out].map(|n| n as i64);
+    let (period, start, points) = (window.period().secs(), window.start_secs() as i64, pack(&metric.series)?);
+    transaction
+        .prepare_cached(
+            "INSERT INTO sealed_metric (revision, period, start, failure, matched, own, folded, left_out, points, backfill)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute(params![metric.revision.0, period, start, metric.failure, matched, own, folded, left_out, points, backfill])?;
+    Ok(())
 }
 
 /// Moves a grid's position from the window's start to `end_secs`; an overlap with what is sealed is an error.

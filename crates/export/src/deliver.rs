@@ -3,6 +3,7 @@
 //! One request is in flight per store, windows go oldest first, and what a store does to its own task touches no other. Stopping
 //! anywhere is safe: the bytes of the first attempt are kept, a later attempt sends those, and every store overwrites.
 
+use crate::backfill;
 use crate::backoff::{Backoff, PROBE};
 use crate::batch;
 use crate::pending::{Next, Pending};
@@ -10,7 +11,7 @@ use crate::pull;
 use crate::send::{Door, Failure};
 use crate::source::ReportSource;
 use adapters::{Adapter, Description, Push, Verdict};
-use catalog::{Attempt, Catalog, CatalogError, OpenDelivery, Settled, Snapshot, Store, StoreId, StoreRevision};
+use catalog::{Attempt, Catalog, CatalogError, OpenDelivery, Settled, Slot, Snapshot, Store, StoreId, StoreRevision};
 use model::{Batch, Stamp, Window};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -40,6 +41,13 @@ pub enum Phase {
     /// The last attempt failed; the next comes by itself.
     Retrying {
         /// What happened.
+        reason: String,
+        /// Unix seconds of the next attempt.
+        next_attempt: u64,
+    },
+    /// The store asked us to slow down; the next attempt comes by itself.
+    Throttled {
+        /// What it said.
         reason: String,
         /// Unix seconds of the next attempt.
         next_attempt: u64,
@@ -106,6 +114,14 @@ impl Board {
         self.with(store, |entry| entry.hasten.clone()).notify_one();
     }
 
+    /// Ends the wait of a task that has nothing to do; one that waits for its store to recover goes on waiting.
+    pub(crate) fn hasten_idle(&self, store: StoreId) {
+        let hasten = self.with(store, |entry| (entry.phase == Phase::Idle).then(|| entry.hasten.clone()));
+        if let Some(hasten) = hasten {
+            hasten.notify_one();
+        }
+    }
+
     fn forget(&self, store: StoreId) {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&store);
     }
@@ -146,7 +162,7 @@ enum Pause {
 struct Course {
     backoff: Backoff,
     /// The window that draws server errors, and since when.
-    failing: Option<(Window, Instant)>,
+    failing: Option<(Slot, Instant)>,
 }
 
 impl<S: ReportSource> Courier<S> {
@@ -219,11 +235,12 @@ impl<S: ReportSource> Courier<S> {
             return Ok(Pause::Idle);
         };
         let now = self.source.now();
-        if let Some(note) = too_old(store, open.window, now) {
+        let slot = Slot { window: open.window, backfill: open.backfill };
+        if let Some(note) = too_old(store, &open, now) {
             let note = if open.unknown { format!("{note}; bytes had gone out without a verdict") } else { note };
             tracing::warn!(store = store.name, window = open.window.start_secs(), points = open.points.open, "expired");
             let catalog = self.catalog.clone();
-            blocking(move || catalog.expire(id, open.window, open.points.open, &note)).await?;
+            blocking(move || catalog.expire(id, slot, open.points.open, &note)).await?;
             return Ok(Pause::None);
         }
         if store.paused {
@@ -235,7 +252,7 @@ impl<S: ReportSource> Courier<S> {
             return Ok(Pause::For(Duration::from_secs(5)));
         }
         let first = open.window.end().plus_micros(spread(id, open.window).as_micros() as u64);
-        if open.payload.is_none() && now < first {
+        if open.payload.is_none() && open.backfill == 0 && now < first {
             return Ok(Pause::For(Duration::from_micros(first.since(now))));
         }
         set(Phase::Sending);
@@ -255,6 +272,7 @@ impl<S: ReportSource> Courier<S> {
     /// Sends the pending payloads of a window until it is settled or has to wait.
     async fn deliver(&self, store: &Store, open: OpenDelivery, course: &mut Course) -> Result<Pause, CatalogError> {
         let (id, window) = (store.id, open.window);
+        let slot = Slot { window, backfill: open.backfill };
         let newest = store.newest();
         let adapter = match Adapter::parse(&newest.settings.adapter, &store.fields(newest)) {
             Ok(adapter) => adapter,
@@ -270,7 +288,7 @@ impl<S: ReportSource> Courier<S> {
         let mut pending = match open.payload.as_deref().map(Pending::unpack) {
             Some(Some(pending)) => pending,
             Some(None) => return Err(CatalogError::Damaged("payload")),
-            None => self.encode(id, window, open.points.due).await?,
+            None => self.encode(id, slot, open.points.due).await?,
         };
         let mut unknown = open.unknown;
         while let Some(payload) = pending.first().cloned() {
@@ -308,17 +326,24 @@ impl<S: ReportSource> Courier<S> {
             });
             tracing::info!(store = store.name, window = window.start_secs(), outcome, points, bytes = body_bytes, millis, text, "attempt");
             let catalog = self.catalog.clone();
-            blocking(move || catalog.record_attempt(id, window, &attempt, &settled)).await?;
+            blocking(move || catalog.record_attempt(id, slot, &attempt, &settled)).await?;
             match next {
                 Next::GoOn => {
                     course.backoff.succeeded();
-                    self.let_pass(id, window, course).await?;
+                    self.let_pass(id, slot, course).await?;
                 }
                 Next::Wait { asked_secs } => {
-                    note_failure(course, push, window, &answer);
+                    note_failure(course, push, slot, &answer);
                     let wait = course.backoff.failed(asked_secs, random());
                     let next_attempt = self.source.now().plus_micros(wait.as_micros() as u64).secs();
-                    self.board.with(id, |entry| entry.phase = Phase::Retrying { reason: text, next_attempt });
+                    let throttled = matches!(verdict, Verdict::Throttle { .. });
+                    self.board.with(id, |entry| {
+                        entry.phase = if throttled {
+                            Phase::Throttled { reason: text, next_attempt }
+                        } else {
+                            Phase::Retrying { reason: text, next_attempt }
+                        }
+                    });
                     return Ok(Pause::For(wait));
                 }
                 Next::Attention => return Ok(self.attention(id, &mut course.backoff, text)),
@@ -328,7 +353,7 @@ impl<S: ReportSource> Courier<S> {
     }
 
     /// A store that answers for a later window shows that the failing one is at fault: it is retried behind the others.
-    async fn let_pass(&self, id: StoreId, delivered: Window, course: &mut Course) -> Result<(), CatalogError> {
+    async fn let_pass(&self, id: StoreId, delivered: Slot, course: &mut Course) -> Result<(), CatalogError> {
         match course.failing.take() {
             Some((failing, _)) if failing != delivered => {
                 let catalog = self.catalog.clone();
@@ -346,14 +371,18 @@ impl<S: ReportSource> Courier<S> {
     }
 
     /// Encodes a window under the settings that were in force at its start, and keeps the bytes before anything is sent.
-    async fn encode(&self, id: StoreId, window: Window, due: u64) -> Result<Pending, CatalogError> {
+    async fn encode(&self, id: StoreId, slot: Slot, due: u64) -> Result<Pending, CatalogError> {
         let catalog = self.catalog.clone();
         blocking(move || {
             // Asked for after the window was found sealed: what governed it is in this snapshot.
             let snapshot = catalog.snapshot();
             let store = snapshot.store_by_id(id).ok_or_else(|| CatalogError::Missing("such store any more".into()))?;
+            let window = slot.window;
             let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
-            let batch = sealed_batch(&catalog, &snapshot, store, revision, window)?;
+            let batch = match slot.backfill {
+                0 => sealed_batch(&catalog, &snapshot, store, revision, window)?,
+                backfill => backfill::sealed_batch(&catalog, &snapshot, store, backfill, window)?,
+            };
             if batch.points.len() as u64 != due {
                 return Err(CatalogError::Damaged("count of points due"));
             }
@@ -366,8 +395,14 @@ impl<S: ReportSource> Courier<S> {
             let encoded = push.encode(&batch);
             let pending = Pending::new(encoded.payloads);
             let note = encoded.excluded.first().map(|excluded| format!("left out: {}", excluded.reason));
-            let settled = Settled { excluded: encoded.excluded.len() as u64, payload: Some(pending.pack()), note, ..Settled::default() };
-            catalog.keep_payload(store.id, window, &settled)?;
+            let settled = Settled {
+                excluded: encoded.excluded.len() as u64,
+                excluded_for: encoded.excluded.iter().map(|excluded| (excluded.reason.to_string(), 1)).collect(),
+                payload: Some(pending.pack()),
+                note,
+                ..Settled::default()
+            };
+            catalog.keep_payload(store.id, slot, &settled)?;
             Ok(pending)
         })
         .await
@@ -386,20 +421,29 @@ pub(crate) fn sealed_batch(
     Ok(batch::batch(page))
 }
 
-/// Why a window may no longer be sent, or `None`.
-fn too_old(store: &Store, window: Window, now: Stamp) -> Option<String> {
+/// Why a window may no longer be sent, or `None`. The horizon of a backfilled one counts from when it became due.
+fn too_old(store: &Store, open: &OpenDelivery, now: Stamp) -> Option<String> {
     let settings = &store.newest().settings;
-    let age = now.secs().saturating_sub(window.end_secs());
-    if age > settings.horizon_secs {
+    let since = if open.backfill == 0 { open.window.end_secs() } else { open.made };
+    if now.secs().saturating_sub(since) > settings.horizon_secs {
         return Some(format!("older than the horizon of {} s", settings.horizon_secs));
     }
-    too_old_for(adapters::description(&settings.adapter)?, window, now)
+    too_old_for(adapters::description(&settings.adapter)?, open.window, now)
 }
 
 /// Why the store itself would refuse a window's points, or `None`: it goes by the time that they carry.
-fn too_old_for(description: &Description, window: Window, now: Stamp) -> Option<String> {
+pub(crate) fn too_old_for(description: &Description, window: Window, now: Stamp) -> Option<String> {
     let limit = description.max_age_secs?.saturating_sub(AGE_MARGIN_SECS);
     (now.secs().saturating_sub(description.time_secs(window)) > limit).then(|| format!("older than the {limit} s the store takes"))
+}
+
+/// The last second in which a live window may still be sent.
+pub(crate) fn last_second(store: &Store, window: Window) -> u64 {
+    let settings = &store.newest().settings;
+    let horizon = window.end_secs() + settings.horizon_secs;
+    let description = adapters::description(&settings.adapter);
+    let limit = description.and_then(|one| Some(one.time_secs(window) + one.max_age_secs?.saturating_sub(AGE_MARGIN_SECS)));
+    limit.map_or(horizon, |limit| limit.min(horizon))
 }
 
 /// Where in the first moments after a window's end a store's first attempt falls: the same for every window.
@@ -421,7 +465,7 @@ fn verdict_of(failure: &Failure) -> Verdict {
 
 /// Remembers since when a window draws server errors; a store that cannot be reached says nothing about the window, and one that
 /// takes windows only in order would refuse it behind a later one.
-fn note_failure(course: &mut Course, push: &dyn Push, window: Window, answer: &Result<adapters::Reply, Failure>) {
+fn note_failure(course: &mut Course, push: &dyn Push, window: Slot, answer: &Result<adapters::Reply, Failure>) {
     let answered = !push.in_order() && matches!(answer, Ok(adapters::Reply::Http { status: 500..=599, .. }));
     match course.failing {
         Some((failing, _)) if answered && failing == window => {}
@@ -477,8 +521,32 @@ mod tests {
             let settings = Adapter::parse(adapter, fields.as_object().expect("an object")).expect("sound settings");
             let mut course = Course::default();
             let answer = Ok(Reply::Http { status, retry_after: None, body: Vec::new() });
-            note_failure(&mut course, settings.as_push().expect("a push adapter"), window, &answer);
+            note_failure(&mut course, settings.as_push().expect("a push adapter"), window.into(), &answer);
             assert_eq!(course.failing.is_some(), noted, "{adapter} {status}");
+        }
+    }
+
+    fn store(adapter: &str, period: u32) -> Store {
+        let settings = catalog::StoreSettings {
+            adapter: adapter.into(),
+            period: Period::new(period).expect("legal"),
+            sets: Vec::new(),
+            prefix: "p".into(),
+            template: model::PathTemplate::default(),
+            label_names: Default::default(),
+            labels: Default::default(),
+            horizon_secs: 72 * 3_600,
+            enabled: true,
+            fields: Default::default(),
+        };
+        Store {
+            id: StoreId(1),
+            project: model::ProjectId(1),
+            name: "s".into(),
+            deleted: None,
+            paused: false,
+            secrets: Default::default(),
+            revisions: vec![StoreRevision { number: 1, begins: Stamp::ZERO, settings }],
         }
     }
 
@@ -501,6 +569,13 @@ mod tests {
             let now = Stamp::from_secs(window.end_secs() + after_end);
             let description = adapters::description(adapter).expect("known");
             assert_eq!(too_old_for(description, window, now).is_some(), expires, "{adapter} {period} {after_end}");
+            let store = store(adapter, period);
+            let last = last_second(&store, window);
+            assert!(too_old_for(description, window, Stamp::from_secs(last)).is_none(), "{adapter} {period}: it is announced in time");
+            let open = OpenDelivery { window, backfill: 0, made: 0, points: Default::default(), payload: None, unknown: false };
+            assert!(
+                too_old(&store, &open, Stamp::from_secs(last)).is_none() && too_old(&store, &open, Stamp::from_secs(last + 1)).is_some()
+            );
         }
     }
 }

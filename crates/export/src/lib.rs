@@ -3,6 +3,7 @@
 //! Export knows reports only through `ReportSource`. Everything it must remember is in the catalog, so stopping is the same as
 //! crashing: nothing is drained, nothing needs to be.
 
+mod backfill;
 mod backoff;
 mod batch;
 mod deliver;
@@ -50,12 +51,14 @@ pub struct Export<S> {
     door: Door,
     sealed: watch::Receiver<SealFigures>,
     courier: tokio::task::JoinHandle<()>,
+    filler: tokio::task::JoinHandle<()>,
 }
 
 impl<S> Drop for Export<S> {
     /// Deliveries end with what started them.
     fn drop(&mut self) {
         self.courier.abort();
+        self.filler.abort();
     }
 }
 
@@ -67,8 +70,10 @@ impl<S: ReportSource> Export<S> {
         let courier =
             Courier { source: source.clone(), catalog: catalog.clone(), door: door.clone(), board: board.clone(), sealed: sealed.clone() };
         let courier = tokio::spawn(courier.run());
+        let told = board.clone();
+        let filler = tokio::spawn(backfill::run(source.clone(), catalog.clone(), move |store| told.hasten_idle(store)));
         let sealer = tokio::spawn(Sealer::new(source.clone(), catalog.clone(), figures).run());
-        (Export { source, catalog, board, pages: Pages::default(), door, sealed, courier }, sealer)
+        (Export { source, catalog, board, pages: Pages::default(), door, sealed, courier, filler }, sealer)
     }
 
     /// What a pull store shows now; `None` until a window is sealed for it.
@@ -124,6 +129,25 @@ impl<S: ReportSource> Export<S> {
             found.extend(state.over_budget(now_secs).map(|over| (metric.clone(), over.clone())));
         }
         Ok(found)
+    }
+
+    /// The span of whole, closed windows that a backfill of a store can fill within one that was asked for.
+    pub fn backfill_bounds(&self, store: &Store, from_secs: u64, to_secs: u64) -> (u64, u64) {
+        backfill::bounds(store, from_secs, to_secs, self.source.now())
+    }
+
+    /// Why a push store would take none of the points of a window as old as this one, or `None`.
+    pub fn refuses_as_old(&self, store: &Store, window: Window) -> Option<String> {
+        let description = adapters::description(&store.newest().settings.adapter)?;
+        if !description.takes_old_points {
+            return Some("takes points only in order and of late".to_owned());
+        }
+        deliver::too_old_for(description, window, self.source.now())
+    }
+
+    /// The last second in which a live window may still be sent to a push store; then it expires.
+    pub fn last_second(&self, store: &Store, window: Window) -> u64 {
+        deliver::last_second(store, window)
     }
 
     /// What a push store's task is doing.

@@ -75,6 +75,8 @@ impl Pending {
             Verdict::Partial { refused, unnamed, reason } => {
                 let there = refused.iter().filter(|(_, why)| unknown && push.has_already(why)).count() as u64;
                 settled.refused = (refused.len() as u64 - there + unnamed).min(points);
+                let named = refused.iter().filter(|(_, why)| !(unknown && push.has_already(why)));
+                settled.refused_for = named.map(|(_, why)| (why.clone(), 1)).collect();
                 let rest = points - settled.refused;
                 if push.confirms() {
                     settled.confirmed = rest

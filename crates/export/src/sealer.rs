@@ -173,47 +173,15 @@ impl<S: ReportSource> Sealer<S> {
         let mut changed: Vec<(MetricId, SeriesState)> = Vec::new();
         let changes = snapshot.attachment_changes(project);
         for ((metric, revision), table) in metrics.iter().zip(tables) {
-            let rules = Rules {
-                query: &revision.query,
-                zero_for_secs: zero_for_secs(revision.zero_for, window.period()),
-                series_budget: revision.series_budget,
-            };
             let source = self.source.clone();
             let known = self.known(metric.id, window.period())?;
             let unbroken = known.sealed_until.is_some_and(|until| due_since(snapshot, metric, until, window, &changes));
             let born_anew = SeriesState::default();
             let state = if unbroken { &known.state } else { &born_anew };
-            let step = match table {
-                Ok(table) => step(source.as_ref(), project, window, &table, state, &rules)?.map(|step| (table.matched, step)),
-                Err(reason) => Err(reason),
-            };
-            let (one, next) = match step {
-                Ok((matched, step)) => {
-                    let one = SealedMetric {
-                        revision: revision.id,
-                        failure: None,
-                        matched,
-                        own: step.own,
-                        folded: step.folded,
-                        left_out: step.left_out,
-                        series: step.series,
-                    };
-                    (one, step.next)
-                }
-                Err(reason) => {
-                    tracing::warn!(metric = metric.name, window = %window, reason, "sealed as failed");
-                    let one = SealedMetric {
-                        revision: revision.id,
-                        failure: Some(reason),
-                        matched: 0,
-                        own: 0,
-                        folded: 0,
-                        left_out: 0,
-                        series: Vec::new(),
-                    };
-                    (one, state.clone())
-                }
-            };
+            let (one, next) = seal_metric(source.as_ref(), project, window, revision, table, state)?;
+            if let Some(reason) = &one.failure {
+                tracing::warn!(metric = metric.name, window = %window, reason, "sealed as failed");
+            }
             if next != known.state {
                 sealed.states.push((metric.id, next.encode()));
                 changed.push((metric.id, next));
@@ -280,7 +248,34 @@ impl<S: ReportSource> Sealer<S> {
     }
 }
 
-/// Seals one metric in memory; what is beyond its budget is evaluated as one group.
+/// Seals one metric in memory, from its table or the reason why it has none; gives what is sealed and the series to go on from.
+pub(crate) fn seal_metric(
+    source: &impl ReportSource,
+    project: ProjectId,
+    window: Window,
+    revision: &MetricRevision,
+    table: Result<Table, String>,
+    state: &SeriesState,
+) -> Result<(SealedMetric, SeriesState), Unreadable> {
+    let rules = Rules {
+        query: &revision.query,
+        zero_for_secs: zero_for_secs(revision.zero_for, window.period()),
+        series_budget: revision.series_budget,
+    };
+    let step = match table {
+        Ok(table) => step(source, project, window, &table, state, &rules)?.map(|step| (table.matched, step)),
+        Err(reason) => Err(reason),
+    };
+    let empty = SealedMetric { revision: revision.id, failure: None, matched: 0, own: 0, folded: 0, left_out: 0, series: Vec::new() };
+    Ok(match step {
+        Ok((matched, Step { series, own, folded, left_out, next })) => {
+            (SealedMetric { matched, own, folded, left_out, series, ..empty }, next)
+        }
+        Err(reason) => (SealedMetric { failure: Some(reason), ..empty }, state.clone()),
+    })
+}
+
+/// Evaluates what is beyond a metric's budget as one group.
 pub(crate) fn step(
     source: &impl ReportSource,
     project: ProjectId,
@@ -324,13 +319,13 @@ fn next_window(snapshot: &Snapshot, project: ProjectId, period: Period, position
 }
 
 /// Where the gap ends that begins with this window: the window lies wholly in a span without acceptance.
-fn gap_until(downtimes: &[(Stamp, Stamp)], window: Window) -> Option<u64> {
+pub(crate) fn gap_until(downtimes: &[(Stamp, Stamp)], window: Window) -> Option<u64> {
     let (_, until) = downtimes.iter().find(|(since, until)| *since <= window.start() && window.end() <= *until)?;
     Some(window.period().window_at(*until).start_secs())
 }
 
 /// The share of the window in which reports were accepted.
-fn coverage(downtimes: &[(Stamp, Stamp)], window: Window) -> f64 {
+pub(crate) fn coverage(downtimes: &[(Stamp, Stamp)], window: Window) -> f64 {
     let down: u64 = downtimes.iter().map(|(since, until)| (*until).min(window.end()).since((*since).max(window.start()))).sum();
     1.0 - down.min(window.period().micros()) as f64 / window.period().micros() as f64
 }
