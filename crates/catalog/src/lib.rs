@@ -43,6 +43,7 @@ pub use user::{Role, User, UserEdit, check_user_name};
 pub use view::{View, ViewDraft};
 
 use guess::Guesses;
+use model::ProjectId;
 use rusqlite::Connection;
 use secrets::Cipher;
 use session::OpenSessions;
@@ -124,6 +125,7 @@ pub enum CatalogError {
 
 /// The catalog; share it by `Arc`. Calls block on the disk: from async code go through `spawn_blocking`.
 pub struct Catalog {
+    folder: PathBuf,
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
     cipher: Cipher,
@@ -148,7 +150,12 @@ impl Catalog {
         let reader = connect(&path)?;
         let snapshot = watch::Sender::new(Arc::new(load::snapshot(&writer, &cipher, edit::version(&writer)?)?));
         let sessions = RwLock::new(session::load(&writer)?);
-        Ok(Catalog { writer: Mutex::new(writer), reader: Mutex::new(reader), cipher, snapshot, sessions, guesses: Mutex::default() })
+        Ok(Catalog { folder: folder.to_owned(), writer: Mutex::new(writer), reader: Mutex::new(reader), cipher, snapshot, sessions, guesses: Mutex::default() })
+    }
+
+    /// Checks every identity of the ledger, of all projects or one, over a connection of its own. Blocks.
+    pub fn audit(&self, only: Option<ProjectId>, is_push: &dyn Fn(&str) -> bool) -> Result<Audit, CatalogError> {
+        audit(&self.folder, only, is_push)
     }
 
     /// The configuration, with every change that was stamped before this call.

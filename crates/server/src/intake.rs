@@ -12,6 +12,17 @@ const KEPT_SECS: u64 = 86_400 + 3_600;
 /// Why the server itself refused, beside the reasons of `ingest`.
 pub(crate) const SERVER_REASONS: [&str; 7] = ["no_token", "unknown_token", "too_large", "timed_out", "busy", "disk_full", "log"];
 
+/// What came in at the door for one project, since the process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct ProjectTotals {
+    /// accepted + duplicate + refused.
+    pub(crate) submissions: u64,
+    pub(crate) accepted: u64,
+    pub(crate) duplicate: u64,
+    /// By reason.
+    pub(crate) refused: BTreeMap<&'static str, u64>,
+}
+
 /// Counters of the door.
 #[derive(Default)]
 pub(crate) struct Intake(Mutex<Counts>);
@@ -21,6 +32,7 @@ struct Counts {
     accepted: u64,
     duplicate: u64,
     refused: BTreeMap<&'static str, u64>,
+    projects: HashMap<ProjectId, ProjectTotals>,
     /// By project and second, then reason.
     recent: HashMap<ProjectId, BTreeMap<u64, BTreeMap<&'static str, u64>>>,
 }
@@ -34,9 +46,16 @@ pub(crate) struct Totals {
 }
 
 impl Intake {
-    pub(crate) fn accept(&self, duplicate: bool) {
+    pub(crate) fn accept(&self, project: ProjectId, duplicate: bool) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if duplicate { counts.duplicate += 1 } else { counts.accepted += 1 }
+        if duplicate {
+            counts.duplicate += 1
+        } else {
+            counts.accepted += 1
+        }
+        let of_project = counts.projects.entry(project).or_default();
+        of_project.submissions += 1;
+        if duplicate { of_project.duplicate += 1 } else { of_project.accepted += 1 }
     }
 
     /// Counts a refusal; those of unknown senders belong to no project.
@@ -44,6 +63,9 @@ impl Intake {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.refused.entry(reason).or_default() += 1;
         if let Some(project) = project {
+            let of_project = counts.projects.entry(project).or_default();
+            of_project.submissions += 1;
+            *of_project.refused.entry(reason).or_default() += 1;
             let seconds = counts.recent.entry(project).or_default();
             *seconds.entry(now.secs()).or_default().entry(reason).or_default() += 1;
             while seconds.first_key_value().is_some_and(|(second, _)| *second + KEPT_SECS < now.secs()) {
@@ -61,6 +83,11 @@ impl Intake {
             *sum.entry(reason).or_default() += count;
         }
         sum.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect()
+    }
+
+    /// One project's totals since the start.
+    pub(crate) fn project(&self, project: ProjectId) -> ProjectTotals {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).projects.get(&project).cloned().unwrap_or_default()
     }
 
     /// Totals since the start, every reason there.
@@ -89,6 +116,11 @@ mod tests {
         intake.refuse(None, "no_token", at(60));
         let window = Window::new(60, Period::new(60).expect("legal")).expect("on the grid");
         assert_eq!(intake.refused(ProjectId(1), window), [("busy".to_owned(), 1), ("too_large".to_owned(), 1)]);
+        intake.accept(ProjectId(1), false);
+        intake.accept(ProjectId(1), true);
+        let of_project = intake.project(ProjectId(1));
+        assert_eq!((of_project.submissions, of_project.accepted, of_project.duplicate, of_project.refused["busy"]), (5, 1, 1, 2));
+        assert_eq!(intake.project(ProjectId(3)), ProjectTotals::default());
         assert_eq!(intake.totals().refused["busy"], 3);
         assert_eq!(intake.totals().refused["malformed_json"], 0);
         intake.refuse(Some(ProjectId(1)), "busy", at(60 + KEPT_SECS + 60));

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalog::{Delivery, Ledger, Metric, Scope, SecretEdits, Store, StoreDraft, StoreSettings};
 use export::OverBudget;
-use model::{PathTemplate, Period, Problem, ProjectId, Secret};
+use model::{PathTemplate, Period, Problem, ProjectId, Secret, Stamp, Window};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +27,9 @@ pub(crate) const PREFIX: &str = "crashmeter";
 pub(crate) const MAX_LABELS: usize = 20;
 /// Fields of every store, whatever its adapter.
 pub(crate) const COMMON: [&str; 9] = ["adapter", "period", "sets", "prefix", "template", "labels", "label_names", "horizon", "enabled"];
+/// Gaps told of in a status, and for how long, in seconds.
+const GAPS_TOLD: u32 = 20;
+const GAPS_TOLD_SECS: u64 = 72 * 3_600;
 /// What is shown of a store and is not for its editor to set: a store read by GET can be edited and put back as it is.
 const SHOWN_ONLY: [&str; 9] =
     ["name", "revision", "paused", "secrets_set", "first_window_start", "warnings", "scrape_config", "url", "old_url_until"];
@@ -153,9 +156,10 @@ pub(crate) async fn status(
     let settings = &store.newest().settings;
     let (id, project, period) = (store.id, store.project, settings.period);
     let owned = store.clone();
-    let (ledger, (open_windows, oldest), attempts, read, newest, over_budget) = app
+    let (ledger, (open_windows, oldest), attempts, read, newest, over_budget, expiring, gaps, backfill) = app
         .catalog(move |app, _| {
             let catalog = &app.catalog;
+            let oldest = catalog.backlog(id)?.1;
             Ok((
                 catalog.ledger(id)?,
                 catalog.backlog(id)?,
@@ -163,6 +167,9 @@ pub(crate) async fn status(
                 catalog.pull_read(id)?,
                 catalog.newest_sealed(project, period)?,
                 app.export.over_budget(&owned)?,
+                oldest.map(|oldest| will_expire(app, &owned, oldest)).transpose()?.flatten(),
+                catalog.gaps(project, period, app.reports.now().secs().saturating_sub(GAPS_TOLD_SECS), GAPS_TOLD)?,
+                catalog.backfills(id, 1)?.pop(),
             ))
         })
         .await?;
@@ -175,8 +182,13 @@ pub(crate) async fn status(
     } else {
         json!({"state": pull_state(read.as_ref().map(|read| read.at), now.secs(), period)})
     };
+    let gaps = gaps.into_iter().map(|(from, to)| {
+        let detail = format!("the server took no reports from {from} to {to}: there are no points, because a 0 would be a lie");
+        json!({"from": from, "to": to, "detail": detail})
+    });
     Ok(Json(json!({
-        "adapter": settings.adapter, "period": period.secs(), "status": state,
+        "adapter": settings.adapter, "period": period.secs(), "detail": words(&state, open_windows), "status": state,
+        "will_expire": expiring, "gaps": gaps.collect::<Vec<_>>(), "backfill": backfill,
         "newest_sealed_window": newest.map(|window| window.start_secs()),
         "next_window_end": period.window_at(now).end_secs(),
         "points": ledger, "imbalance": ledger.imbalance().to_string(),
@@ -185,6 +197,47 @@ pub(crate) async fn status(
         "last_read": read, "attempts": attempts,
         "over_budget": over_budget.iter().map(|(metric, over)| shown_over_budget(metric, over)).collect::<Vec<_>>(),
     })))
+}
+
+/// What a store's state means, in a sentence.
+fn words(state: &Json_, open_windows: u64) -> String {
+    let text = |name: &str| state[name].as_str().unwrap_or_default();
+    let waiting = match open_windows {
+        0 => "nothing waits".to_owned(),
+        1 => "1 window waits".to_owned(),
+        many => format!("{many} windows wait, oldest first"),
+    };
+    let next = || format!("the next attempt is at {}", state["next_attempt"]);
+    match text("state") {
+        "disabled" => "it is disabled: no window becomes due".to_owned(),
+        "idle" => "everything sealed is sent".to_owned(),
+        "sending" => format!("it is being sent to; {waiting}"),
+        "retrying" => format!("the store is down or fails: {}; {waiting}; {}", text("reason"), next()),
+        "throttled" => format!("the store asks us to slow down: {}; {waiting}; {}", text("reason"), next()),
+        "needs-attention" => format!("its configuration has to be mended: {}; {waiting}; {}", text("reason"), next()),
+        "paused" => format!("it was paused by a person; {waiting}"),
+        "held" => format!("sending is held: {}; {waiting}", text("reason")),
+        "never-read" => "nobody has read its page yet".to_owned(),
+        "not-read" => "nobody has read its page for three periods".to_owned(),
+        _ => "its page is being read".to_owned(),
+    }
+}
+
+/// What of a store's backlog expires soon, told before it does: within the last hour of its life, or the last quarter where that is
+/// shorter.
+fn will_expire(app: &App, store: &Store, oldest: u64) -> Result<Option<Json_>, catalog::CatalogError> {
+    let period = store.in_force(Stamp::from_secs(oldest)).unwrap_or_else(|| store.newest()).settings.period;
+    let Some(window) = Window::new(oldest, period) else { return Ok(None) };
+    let (now, last) = (app.reports.now().secs(), app.export.last_second(store, window));
+    let told_from = last.saturating_sub((last.saturating_sub(window.end_secs()) / 4).min(3_600));
+    if now < told_from {
+        return Ok(None);
+    }
+    // Windows of one store live equally long.
+    let (windows, points) = app.catalog.open_before(store.id, oldest + (now - told_from) + 1)?;
+    let detail =
+        format!("{points} points of {windows} windows are lost for this store unless it takes them: the first expires after {last}");
+    Ok(Some(json!({"windows": windows, "points": points, "first_expires_after": last, "detail": detail})))
 }
 
 /// What of a metric was folded into `__other__`, and the words for it.
@@ -230,14 +283,7 @@ pub(crate) async fn ledger(
     let (windows, all) = app.catalog(move |app, _| Ok((app.catalog.deliveries(id, from, to, 10_000)?, app.catalog.ledger(id)?))).await?;
     let mut sum = Ledger::default();
     for points in windows.iter().map(|window| window.points) {
-        sum.due += points.due;
-        sum.confirmed += points.confirmed;
-        sum.sent += points.sent;
-        sum.refused += points.refused;
-        sum.excluded += points.excluded;
-        sum.open += points.open;
-        sum.expired += points.expired;
-        sum.cancelled += points.cancelled;
+        sum.add(&points);
     }
     Ok(Json(json!({"windows": windows, "sum": sum, "all_time": all, "imbalance": all.imbalance().to_string()})))
 }
@@ -575,6 +621,23 @@ mod tests {
         ] {
             assert_eq!(read_period(&value).ok().map(Period::secs), seconds, "{value}");
         }
+    }
+
+    #[test]
+    fn every_state_has_its_words() {
+        let told = |state: Json_, waiting| words(&state, waiting);
+        assert_eq!(told(json!(export::Phase::Idle), 0), "everything sealed is sent");
+        let throttled = export::Phase::Throttled { reason: "HTTP 429".into(), next_attempt: 7 };
+        assert_eq!(
+            told(json!(throttled), 2),
+            "the store asks us to slow down: HTTP 429; 2 windows wait, oldest first; the next attempt is at 7"
+        );
+        let down = export::Phase::Retrying { reason: "refused".into(), next_attempt: 7 };
+        assert!(told(json!(down), 1).starts_with("the store is down or fails: refused; 1 window waits"));
+        assert!(told(json!(export::Phase::Held { reason: "clock".into() }), 0).contains("held: clock"));
+        assert!(told(json!(export::Phase::Paused), 3).contains("paused"));
+        let attention = export::Phase::NeedsAttention { reason: "HTTP 401".into(), next_attempt: 7 };
+        assert!(told(json!(attention), 3).contains("mended: HTTP 401"));
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 mod adapters;
 mod attributes;
+mod audit;
+mod backfill;
 mod backtrace;
 mod configuration;
+mod explain;
 mod health;
 mod home;
 mod login;
@@ -49,11 +52,15 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/metric-sets/{set}/metrics/{metric}",
             put(metric_sets::put_metric).get(metric_sets::show_metric).delete(metric_sets::delete_metric),
         )
+        .route("/audit", get(audit::of_project))
+        .route("/metric-sets/{set}/metrics/{metric}/ledger", get(audit::of_metric))
+        .route("/metric-sets/{set}/metrics/{metric}/explain", get(explain::explain))
         .route("/metric-stores", get(metric_stores::list))
         .route("/metric-stores/{store}", put(metric_stores::put).get(metric_stores::show).delete(metric_stores::delete))
         .route("/metric-stores/{store}/status", get(metric_stores::status))
         .route("/metric-stores/{store}/deliveries", get(metric_stores::deliveries))
         .route("/metric-stores/{store}/ledger", get(metric_stores::ledger))
+        .route("/metric-stores/{store}/backfill", get(backfill::show).post(backfill::start).delete(backfill::cancel))
         .route("/metric-stores/{store}/preview", get(wire::preview))
         .route("/metric-stores/{store}/test", post(wire::test))
         .route("/metric-stores/{store}/send-now", post(metric_stores::send_now))
@@ -63,6 +70,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let api = Router::new()
         .route("/projects", get(projects::list).post(projects::create))
         .nest("/projects/{project}", of_project)
+        .route("/audit", get(audit::of_all))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/users", get(users::list).post(users::create))

@@ -339,7 +339,7 @@ pub(crate) async fn values(
 }
 
 /// Asks the reports; returns the answer and how long it took.
-async fn answer<T: Send + 'static>(
+pub(super) async fn answer<T: Send + 'static>(
     app: &Arc<App>,
     question: impl FnOnce(&Reports, &Cancel) -> Result<Result<T, EvaluateError>, ReadError> + Send + 'static,
 ) -> Result<(T, Duration), Refusal> {

@@ -149,7 +149,7 @@ async fn accept(app: &Arc<App>, project: ProjectId, target: Target, request: Req
         Work::Report { report, sync } => {
             let size = report.raw.len();
             let receipt = app.reports.append(project, report).await.map_err(|error| unavailable(&error))?;
-            app.intake.accept(receipt.duplicate);
+            app.intake.accept(project, receipt.duplicate);
             tracing::debug!(project = project.0, tx = receipt.tx.0, duplicate = receipt.duplicate, bytes = size, "report accepted");
             Ok(report_reply(project, &receipt, sync))
         }
