@@ -56,8 +56,31 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the exact bytes of the newest sealed window as a metric store gets them.
+    /// Show the exact bytes of a sealed window as a metric store gets them.
     Preview {
+        #[command(flatten)]
+        server: Server,
+        project: String,
+        store: String,
+        /// The window's start in Unix seconds; by default the newest sealed one.
+        #[arg(long)]
+        window: Option<u64>,
+        /// Print the server's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try a metric store for real: the vendor's own check, or one point; exit code 1 when it is not taken.
+    Test {
+        #[command(flatten)]
+        server: Server,
+        project: String,
+        store: String,
+        /// Print the server's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what to paste on a metric store's side: configuration, queries, a panel, checks, an alert.
+    Snippets {
         #[command(flatten)]
         server: Server,
         project: String,
@@ -214,9 +237,28 @@ async fn run(command: Command) -> Outcome {
             let answer = server.ask(Method::POST, &["projects", &project, "query"], Some(body)).await?;
             if json { say(&serde_json::to_string_pretty(&answer)?) } else { say(&table(&answer, group.len())) }
         }
-        Command::Preview { server, project, store, json } => {
-            let answer = server.ask(Method::GET, &["projects", &project, "metric-stores", &store, "preview"], None).await?;
+        Command::Preview { server, project, store, window, json } => {
+            let (path, window) = (["projects", &project, "metric-stores", &store, "preview"], window.map(|window| window.to_string()));
+            let query = window.as_deref().map(|window| ("window", window));
+            let (status, answer) = server.send(Method::GET, &path, query, None, None).await?;
+            if !status.is_success() {
+                return Err(server.refusal(status, &answer));
+            }
             if json { say(&serde_json::to_string_pretty(&answer)?) } else { say(&preview(&answer)) }
+        }
+        Command::Test { server, project, store, json } => {
+            let answer = server.ask(Method::POST, &["projects", &project, "metric-stores", &store, "test"], None).await?;
+            if json {
+                say(&serde_json::to_string_pretty(&answer)?)?
+            } else {
+                say(&tried(&answer))?
+            };
+            let taken = matches!(answer["outcome"].as_str(), Some("confirmed" | "sent" | "read"));
+            Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Snippets { server, project, store, json } => {
+            let answer = server.ask(Method::GET, &["projects", &project, "metric-stores", &store, "snippets"], None).await?;
+            if json { say(&serde_json::to_string_pretty(&answer)?) } else { say(&snippets(&answer)) }
         }
         Command::Plan { server, file } => command::plan(&server, &file).await,
         Command::Apply { server, file, yes } => command::apply(&server, &file, yes).await,
@@ -234,6 +276,32 @@ async fn run(command: Command) -> Outcome {
 pub(crate) fn say(text: &str) -> Outcome {
     writeln!(std::io::stdout(), "{}", text.trim_end())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A test of a store for reading: what became of it, what was sent and what came back.
+fn tried(answer: &Json) -> String {
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    let mut out = format!("{}: {}\n", text(&answer["outcome"]), text(&answer["detail"]));
+    let request = &answer["request"];
+    if request.is_object() {
+        out += &format!("\n{}\n", text(&request["request"]));
+        request["headers"].as_array().into_iter().flatten().for_each(|header| out += &format!("{}\n", text(header)));
+        let body = text(&request["body"]);
+        if !body.is_empty() {
+            out += &format!("\n{body}");
+        }
+    }
+    if let Some(status) = answer["reply"]["status"].as_u64() {
+        out += &format!("\nthe store answered {status} after {} ms\n{}", answer["took_ms"], text(&answer["reply"]["body"]));
+    }
+    out
+}
+
+/// Texts to paste, each below its heading.
+fn snippets(answer: &Json) -> String {
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    let one = |snippet: &Json| format!("# {}\n\n{}\n", text(&snippet["title"]), text(&snippet["text"]));
+    answer.as_array().into_iter().flatten().map(one).collect()
 }
 
 async fn serve(options: Serve) -> Outcome {

@@ -55,6 +55,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metric-stores/{store}/deliveries", get(metric_stores::deliveries))
         .route("/metric-stores/{store}/ledger", get(metric_stores::ledger))
         .route("/metric-stores/{store}/preview", get(wire::preview))
+        .route("/metric-stores/{store}/snippets", get(wire::snippets))
         .route("/metric-stores/{store}/test", post(wire::test))
         .route("/metric-stores/{store}/send-now", post(metric_stores::send_now))
         .route("/metric-stores/{store}/pause", post(metric_stores::pause))

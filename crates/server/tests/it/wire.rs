@@ -1,0 +1,248 @@
+//! What people see of a store's wire before anything is sent: drafts of what is not saved, tests of a store, texts to paste. Through the
+//! real program, against an endpoint that answers as it is told and keeps what it got.
+
+use crate::crashmeter::{Crashmeter, Project};
+use crate::http;
+use crate::process::{free_port, loopback};
+use crate::receivers::{VISIBLE, now_s, parsers};
+use crate::wait;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// An endpoint that answers every request alike. Its thread ends with the test's process.
+struct Endpoint {
+    port: u16,
+    got: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Endpoint {
+    fn answering(status: u16, body: &'static str) -> Endpoint {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let record = got.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                // A peer that breaks off has nothing to tell.
+                if let Some(request) = stream.ok().and_then(|stream| serve(stream, status, body).ok()) {
+                    record.lock().expect("nobody panics with the lock").push(request);
+                }
+            }
+        });
+        Endpoint { port, got }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", loopback(self.port))
+    }
+
+    /// Head and body of the requests so far.
+    fn got(&self) -> Vec<(String, String)> {
+        self.got.lock().expect("nobody panics with the lock").clone()
+    }
+}
+
+fn serve(stream: TcpStream, status: u16, body: &str) -> std::io::Result<(String, String)> {
+    let mut reader = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+        head.push_str(&line);
+    }
+    let mut sent = vec![0; length];
+    reader.read_exact(&mut sent)?;
+    let mut stream = reader.into_inner();
+    write!(stream, "HTTP/1.1 {status} Told\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())?;
+    Ok((head, String::from_utf8_lossy(&sent).into_owned()))
+}
+
+fn influx(url: &str) -> Value {
+    json!({"adapter": "influxdb", "period": 60, "sets": [], "url": url, "db": "crashes", "username": "writer", "password": "hunter2-pw"})
+}
+
+fn try_out(project: &Project, store: &Value) -> Value {
+    project.ask("POST", "test", json!({ "store": store })).expect(200).json()
+}
+
+#[test]
+fn a_test_tells_what_the_store_says_of_one_point() {
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    for (status, body, outcome, reason) in [
+        (204, "", "confirmed", "took the point"),
+        (401, r#"{"error":"authorization failed"}"#, "misconfigured", "authorization failed"),
+        (404, r#"{"error":"database not found: \"crashes\""}"#, "misconfigured", "database not found"),
+        (429, "slow down", "throttled", "slow down"),
+        (503, "starting", "throttled", "starting"),
+        (500, "oh", "unavailable", "oh"),
+    ] {
+        let endpoint = Endpoint::answering(status, body);
+        let told = try_out(&project, &influx(&endpoint.url("/write")));
+        assert_eq!(
+            (&told["outcome"], &told["kind"], &told["reply"]["status"]),
+            (&json!(outcome), &json!("canary"), &json!(status)),
+            "{told}"
+        );
+        assert!(told["detail"].as_str().expect("words").contains(reason), "{told}");
+        assert!(!told.to_string().contains("hunter2-pw"), "{told}");
+        let (head, sent) = endpoint.got().swap_remove(0);
+        assert!(head.starts_with("POST /write?db=crashes&precision=s "), "{head}");
+        assert_eq!(Some(sent.as_str()), told["request"]["body"].as_str(), "what is shown is what went out");
+        assert!(sent.starts_with("crashmeter.game.health,store=unnamed test=1 "), "{sent}");
+    }
+    let told = try_out(&project, &influx(&loopback(free_port())));
+    assert_eq!((&told["outcome"], &told["reply"]), (&json!("unreachable"), &Value::Null), "{told}");
+    // The vendor's own check is taken where there is one: nothing is written.
+    let endpoint = Endpoint::answering(200, r#"{"valid":true}"#);
+    let told =
+        try_out(&project, &json!({"adapter": "datadog", "period": 60, "sets": [], "url": endpoint.url(""), "api_key": "a".repeat(32)}));
+    assert_eq!((&told["kind"], &told["outcome"]), (&json!("check"), &json!("confirmed")), "{told}");
+    assert!(endpoint.got()[0].0.starts_with("GET /api/v1/validate "));
+    // A fault names the field of the store, and the store alone may be tried that has none.
+    let refused = project.ask("POST", "test", json!({"store": {"adapter": "influxdb", "period": 60, "sets": []}})).expect(422).json();
+    assert_eq!(refused["field"], "store.url", "{refused}");
+    assert!(!server.log().contains("hunter2-pw"));
+}
+
+#[test]
+fn a_saved_store_is_tried_with_its_own_secrets() {
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    let endpoint = Endpoint::answering(204, "");
+    project.metric("errors", "all", json!({"query": {"fold": {"_tx": [["unique"]]}}}));
+    project.store("influx", influx(&endpoint.url("/write")));
+    assert_eq!(project.ask("POST", "metric-stores/influx/test", Value::Null).expect(200).json()["outcome"], "confirmed");
+    // A body under its name keeps the password, as a PUT would; another host needs it again.
+    let mut edit = influx(&endpoint.url("/write"));
+    edit.as_object_mut().expect("an object").remove("password");
+    edit["name"] = json!("influx");
+    assert_eq!(try_out(&project, &edit)["outcome"], "confirmed");
+    let shown: Vec<String> = endpoint.got().into_iter().map(|(head, _)| head.to_ascii_lowercase()).collect();
+    let login = http::basic("writer", "hunter2-pw").to_ascii_lowercase();
+    assert!(shown.len() == 2 && shown.iter().all(|head| head.contains(&login)), "{shown:?}");
+    edit["url"] = json!(Endpoint::answering(204, "").url("/write"));
+    let refused = project.ask("POST", "test", json!({ "store": edit })).expect(422).json();
+    assert_eq!(refused["field"], "store.password", "{refused}");
+    // Nothing of all this is in the ledger.
+    assert_eq!(project.ledger("influx")["windows"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_page_is_tried_by_whether_it_is_read() {
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    let store = project.store("pulled", json!({"adapter": "circonus_pull", "period": 1, "sets": []}));
+    let test = || project.ask("POST", "metric-stores/pulled/test", Value::Null).expect(200).json();
+    assert_eq!((&test()["kind"], &test()["outcome"]), (&json!("page"), &json!("never-read")));
+    let login = http::basic(store["username"].as_str().expect("made"), store["password"].as_str().expect("made"));
+    let url = store["url"].as_str().expect("shown to editors");
+    wait::until("the page is read", VISIBLE, || {
+        let reply = http::call("GET", url, &[("Authorization", &login)], "").expect("an answer");
+        if reply.status == 200 && test()["outcome"] == "read" { Ok(()) } else { Err(format!("{} {}", reply.status, test())) }
+    });
+}
+
+#[test]
+fn a_draft_is_what_is_sent_once_it_is_saved() {
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    let endpoint = Endpoint::answering(204, "");
+    let mut store = influx(&endpoint.url("/write"));
+    store["period"] = json!(2);
+    store["sets"] = json!(["errors"]);
+    store["template"] = json!("{metric}.of.{set}");
+    store["label_names"] = json!({"error.type": "kind"});
+    store["labels"] = json!({"env": "test"});
+    let metric = json!({"query": {"group": ["error.type"], "fold": {"_tx": [["unique"]]}}});
+    // One report, then a draft of the window that it fell into, then the same for good: only the times may differ.
+    let report = json!({"timestamp": now_s(), "attributes": {"error.type": "Boom, \"loud\""}});
+    let at = project.submit(&report).expect("a reply").expect(200).json()["_rxid"].as_str().map(|rxid| project.report(rxid));
+    let second = at.expect("a receipt")["attributes"]["timestamp.received"].as_u64().expect("stamped");
+    wait::until_second(second / 2 * 2 + 2);
+    let named = |store: &Value| {
+        let mut store = store.clone();
+        store["name"] = json!("later");
+        store
+    };
+    let ask = json!({"metric": metric, "set": "errors", "name": "by-type", "store": named(&store)});
+    let draft = project.ask("POST", "preview", ask).expect(200).json();
+    assert_eq!(draft["store"]["window_start"], json!(second / 2 * 2), "{draft}");
+    let body = draft["store"]["requests"][0]["body"].as_str().expect("a body").to_owned();
+    let line = body.lines().find(|line| line.starts_with("by-type.of.errors")).unwrap_or_else(|| panic!("{body}"));
+    let expected = format!("by-type.of.errors,env=test,kind=Boom\\,\\ \"loud\" tx_unique=1 {}", second / 2 * 2);
+    assert_eq!(line, expected, "{body}");
+    assert!(!draft.to_string().contains("hunter2-pw"));
+
+    project.metric("errors", "by-type", metric);
+    project.store("later", store);
+    wait::until("a window has the second report", VISIBLE, || {
+        project.submit(&report).expect("a reply").expect(200);
+        match endpoint.got().iter().find(|(_, sent)| sent.contains("by-type.of.errors")) {
+            Some(_) => Ok(()),
+            None => Err(format!("{:?}", endpoint.got().len())),
+        }
+    });
+    let (head, sent) = endpoint.got().into_iter().find(|(_, sent)| sent.contains("by-type.of.errors")).expect("sent");
+    let sent_line = sent.lines().find(|line| line.starts_with("by-type.of.errors")).expect("the same series");
+    let key = |line: &str| line.rsplit_once(" tx_unique=").map(|(key, _)| key.to_owned());
+    assert_eq!(key(sent_line), key(line), "{sent}");
+    // The same window, asked for once it is sealed, is what the endpoint got.
+    let window: u64 = sent_line.rsplit(' ').next().and_then(|time| time.parse().ok()).expect("a time");
+    let sealed = project.ask("GET", &format!("metric-stores/later/preview?window={window}"), Value::Null).expect(200).json();
+    assert_eq!(sealed["requests"][0]["body"].as_str(), Some(sent.as_str()));
+    let request = sealed["requests"][0]["request"].as_str().expect("a request line");
+    assert!(head.starts_with("POST /write?db=crashes&precision=s ") && request.ends_with("/write?db=crashes&precision=s"), "{request}");
+    project.ask("GET", "metric-stores/later/preview?window=7", Value::Null).expect(422);
+}
+
+#[test]
+fn texts_to_paste_are_taken_by_the_tools_they_are_for() {
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    project.metric("errors", "by-type", json!({"query": {"group": ["error.type"], "fold": {"_tx": [["unique"]]}}}));
+    let body = json!({"adapter": "prometheus", "period": 60, "sets": ["errors"], "username": "scraper", "password": "s3cret: #"});
+    let store = project.ask("PUT", "metric-stores/scraped%20%22twice%22", body).expect(200).json();
+    let url = store["url"].as_str().expect("shown to editors");
+    let texts = |authorization: &str| -> Vec<Value> {
+        let address = format!("{}/api/v1/projects/game/metric-stores/scraped%20%22twice%22/snippets", server.url());
+        let reply = http::call("GET", &address, &[("Authorization", authorization)], "").expect("an answer").expect(200).json();
+        reply.as_array().expect("a list").clone()
+    };
+    let mut judged = 0;
+    for text in texts(&server.authorization()) {
+        let (title, text) = (text["title"].as_str().expect("a title"), text["text"].as_str().expect("a text"));
+        if title.starts_with("scrape_configs") {
+            parsers::promtool_config(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            assert!(text.contains("s3cret: #"), "{text}");
+            judged += 1;
+        } else if title.starts_with("Alert") {
+            parsers::promtool_rules(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            judged += 1;
+        }
+    }
+    assert_eq!(judged, 3);
+    // Who may only look sees neither address nor password.
+    let token = server.ask("POST", "/api/v1/tokens", json!({"scope": "query", "project": "game"})).expect(201).json();
+    let viewer = format!("Bearer {}", token["token"].as_str().expect("shown once"));
+    let seen = json!(texts(&viewer)).to_string();
+    let secret = url.split('/').nth(4).expect("the secret part");
+    assert!(!seen.contains(secret) && !seen.contains("s3cret"), "{seen}");
+    // Discovery wants the same credentials as the page, and names it.
+    let discovery = url.replace("/metrics", "/http-sd.json");
+    http::get(&discovery).expect("an answer").expect(401);
+    let login = http::basic("scraper", "s3cret: #");
+    let found = http::call("GET", &discovery, &[("Authorization", &login)], "").expect("an answer").expect(200);
+    assert!(found.header("content-type").starts_with("application/json"));
+    let labels = &found.json()[0]["labels"];
+    assert_eq!((&labels["__metrics_path__"], &labels["__scrape_interval__"]), (&json!(format!("/pull/{secret}/metrics")), &json!("60s")));
+    http::get(&url.replace("/metrics", "/http-sd.xml")).expect("an answer").expect(404);
+}
