@@ -4,66 +4,10 @@
 use crate::crashmeter::{Crashmeter, Project};
 use crate::http;
 use crate::process::{free_port, loopback};
+use crate::receivers::capture::Capture;
 use crate::receivers::{VISIBLE, now_s, parsers};
 use crate::wait;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-
-/// An endpoint that answers every request alike. Its thread ends with the test's process.
-struct Endpoint {
-    port: u16,
-    got: Arc<Mutex<Vec<(String, String)>>>,
-}
-
-impl Endpoint {
-    fn answering(status: u16, body: &'static str) -> Endpoint {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        let got = Arc::new(Mutex::new(Vec::new()));
-        let record = got.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                // A peer that breaks off has nothing to tell.
-                if let Some(request) = stream.ok().and_then(|stream| serve(stream, status, body).ok()) {
-                    record.lock().expect("nobody panics with the lock").push(request);
-                }
-            }
-        });
-        Endpoint { port, got }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", loopback(self.port))
-    }
-
-    /// Head and body of the requests so far.
-    fn got(&self) -> Vec<(String, String)> {
-        self.got.lock().expect("nobody panics with the lock").clone()
-    }
-}
-
-fn serve(stream: TcpStream, status: u16, body: &str) -> std::io::Result<(String, String)> {
-    let mut reader = BufReader::new(stream);
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        if line.trim().is_empty() {
-            break;
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().expect("a length");
-        }
-        head.push_str(&line);
-    }
-    let mut sent = vec![0; length];
-    reader.read_exact(&mut sent)?;
-    let mut stream = reader.into_inner();
-    write!(stream, "HTTP/1.1 {status} Told\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())?;
-    Ok((head, String::from_utf8_lossy(&sent).into_owned()))
-}
 
 fn influx(url: &str) -> Value {
     json!({"adapter": "influxdb", "period": 60, "sets": [], "url": url, "db": "crashes", "username": "writer", "password": "hunter2-pw"})
@@ -85,7 +29,7 @@ fn a_test_tells_what_the_store_says_of_one_point() {
         (503, "starting", "throttled", "starting"),
         (500, "oh", "unavailable", "oh"),
     ] {
-        let endpoint = Endpoint::answering(status, body);
+        let endpoint = Capture::always(status, body);
         let told = try_out(&project, &influx(&endpoint.url("/write")));
         assert_eq!(
             (&told["outcome"], &told["kind"], &told["reply"]["status"]),
@@ -94,7 +38,8 @@ fn a_test_tells_what_the_store_says_of_one_point() {
         );
         assert!(told["detail"].as_str().expect("words").contains(reason), "{told}");
         assert!(!told.to_string().contains("hunter2-pw"), "{told}");
-        let (head, sent) = endpoint.got().swap_remove(0);
+        let request = endpoint.got().swap_remove(0);
+        let (head, sent) = (&request.head, request.text());
         assert!(head.starts_with("POST /write?db=crashes&precision=s "), "{head}");
         assert_eq!(Some(sent.as_str()), told["request"]["body"].as_str(), "what is shown is what went out");
         assert!(sent.starts_with("crashmeter.game.health,store=unnamed test=1 "), "{sent}");
@@ -102,11 +47,11 @@ fn a_test_tells_what_the_store_says_of_one_point() {
     let told = try_out(&project, &influx(&loopback(free_port())));
     assert_eq!((&told["outcome"], &told["reply"]), (&json!("unreachable"), &Value::Null), "{told}");
     // The vendor's own check is taken where there is one: nothing is written.
-    let endpoint = Endpoint::answering(200, r#"{"valid":true}"#);
+    let endpoint = Capture::always(200, r#"{"valid":true}"#);
     let told =
         try_out(&project, &json!({"adapter": "datadog", "period": 60, "sets": [], "url": endpoint.url(""), "api_key": "a".repeat(32)}));
     assert_eq!((&told["kind"], &told["outcome"]), (&json!("check"), &json!("confirmed")), "{told}");
-    assert!(endpoint.got()[0].0.starts_with("GET /api/v1/validate "));
+    assert!(endpoint.got()[0].head.starts_with("GET /api/v1/validate "));
     // A fault names the field of the store, and the store alone may be tried that has none.
     let refused = project.ask("POST", "test", json!({"store": {"adapter": "influxdb", "period": 60, "sets": []}})).expect(422).json();
     assert_eq!(refused["field"], "store.url", "{refused}");
@@ -117,7 +62,7 @@ fn a_test_tells_what_the_store_says_of_one_point() {
 fn a_saved_store_is_tried_with_its_own_secrets() {
     let server = Crashmeter::start();
     let project = server.project("game");
-    let endpoint = Endpoint::answering(204, "");
+    let endpoint = Capture::always(204, "");
     project.metric("errors", "all", json!({"query": {"fold": {"_tx": [["unique"]]}}}));
     project.store("influx", influx(&endpoint.url("/write")));
     assert_eq!(project.ask("POST", "metric-stores/influx/test", Value::Null).expect(200).json()["outcome"], "confirmed");
@@ -126,10 +71,10 @@ fn a_saved_store_is_tried_with_its_own_secrets() {
     edit.as_object_mut().expect("an object").remove("password");
     edit["name"] = json!("influx");
     assert_eq!(try_out(&project, &edit)["outcome"], "confirmed");
-    let shown: Vec<String> = endpoint.got().into_iter().map(|(head, _)| head.to_ascii_lowercase()).collect();
+    let shown: Vec<String> = endpoint.got().into_iter().map(|request| request.head.to_ascii_lowercase()).collect();
     let login = http::basic("writer", "hunter2-pw").to_ascii_lowercase();
     assert!(shown.len() == 2 && shown.iter().all(|head| head.contains(&login)), "{shown:?}");
-    edit["url"] = json!(Endpoint::answering(204, "").url("/write"));
+    edit["url"] = json!(Capture::always(204, "").url("/write"));
     let refused = project.ask("POST", "test", json!({ "store": edit })).expect(422).json();
     assert_eq!(refused["field"], "store.password", "{refused}");
     // Nothing of all this is in the ledger.
@@ -155,7 +100,7 @@ fn a_page_is_tried_by_whether_it_is_read() {
 fn a_draft_is_what_is_sent_once_it_is_saved() {
     let server = Crashmeter::start();
     let project = server.project("game");
-    let endpoint = Endpoint::answering(204, "");
+    let endpoint = Capture::always(204, "");
     let mut store = influx(&endpoint.url("/write"));
     store["period"] = json!(2);
     store["sets"] = json!(["errors"]);
@@ -186,12 +131,13 @@ fn a_draft_is_what_is_sent_once_it_is_saved() {
     project.store("later", store);
     wait::until("a window has the second report", VISIBLE, || {
         project.submit(&report).expect("a reply").expect(200);
-        match endpoint.got().iter().find(|(_, sent)| sent.contains("by-type.of.errors")) {
+        match endpoint.got().iter().find(|request| request.text().contains("by-type.of.errors")) {
             Some(_) => Ok(()),
             None => Err(format!("{:?}", endpoint.got().len())),
         }
     });
-    let (head, sent) = endpoint.got().into_iter().find(|(_, sent)| sent.contains("by-type.of.errors")).expect("sent");
+    let request = endpoint.got().into_iter().find(|request| request.text().contains("by-type.of.errors")).expect("sent");
+    let (head, sent) = (&request.head, request.text());
     let sent_line = sent.lines().find(|line| line.starts_with("by-type.of.errors")).expect("the same series");
     let key = |line: &str| line.rsplit_once(" tx_unique=").map(|(key, _)| key.to_owned());
     assert_eq!(key(sent_line), key(line), "{sent}");
