@@ -28,20 +28,28 @@ impl Twin {
     /// Accepts reports, each with a stamp of its own.
     pub(crate) fn submit(&self, count: u64) {
         for _ in 0..count {
-            let mut reports = self.reports.lock().expect("no panic while held");
-            let stamp = self
-                .time()
-                .max(reports.last().map_or(Stamp::ZERO, |last| last.stamp.plus_micros(1)))
-                .max(self.durable.borrow().plus_micros(1));
-            let n = reports.len() as u64;
-            let attributes = Attributes::from_pairs([
-                ("n".to_owned(), Value::Float(n as f64 * 0.25)),
-                ("user".to_owned(), Value::from(n % 7)),
-                ("kind".to_owned(), Value::Text(["a", "b", "none"][n as usize % 3].to_owned())),
-            ]);
-            reports.push(Report { project: ProjectId(1), tx: Tx(n + 1), stamp, attributes });
-            self.durable.send_replace(stamp);
+            let n = self.reports.lock().expect("no panic while held").len();
+            self.submit_one(["a", "b", "none"][n % 3]);
         }
+    }
+
+    /// Accepts a report of each kind.
+    pub(crate) fn submit_kinds(&self, kinds: &[String]) {
+        kinds.iter().for_each(|kind| self.submit_one(kind));
+    }
+
+    fn submit_one(&self, kind: &str) {
+        let mut reports = self.reports.lock().expect("no panic while held");
+        let stamp =
+            self.time().max(reports.last().map_or(Stamp::ZERO, |last| last.stamp.plus_micros(1))).max(self.durable.borrow().plus_micros(1));
+        let n = reports.len() as u64;
+        let attributes = Attributes::from_pairs([
+            ("n".to_owned(), Value::Float(n as f64 * 0.25)),
+            ("user".to_owned(), Value::from(n % 7)),
+            ("kind".to_owned(), Value::Text(kind.to_owned())),
+        ]);
+        reports.push(Report { project: ProjectId(1), tx: Tx(n + 1), stamp, attributes });
+        self.durable.send_replace(stamp);
     }
 
     fn within(&self, from: Stamp, to: Stamp) -> Vec<Report> {
