@@ -11,8 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The settings of a store at a base URL.
+type Fields = fn(&str) -> Value;
+
 /// The adapters that speak HTTP, with how one of their stores is set up at a base URL.
-const ADAPTERS: [(&str, fn(&str) -> Value); 6] = [
+const ADAPTERS: [(&str, Fields); 6] = [
     ("circonus_push", |base| json!({"url": format!("{base}/module/httptrap/id/secret")})),
     ("datadog", |base| json!({"url": base, "api_key": "0".repeat(32)})),
     ("grafana", |base| json!({"url": format!("{base}/metrics"), "api_key": "key"})),
@@ -238,13 +241,13 @@ async fn one_poison_series_in_a_thousand_never_stops_the_others() {
     until("the stores' first window has begun", || world.twin.time().secs() > begin).await;
     world.twin.submit_kinds(&kinds);
     for (id, store, partial) in &stores {
-        until("the window with the poison is settled", || {
-            let deliveries = world.catalog.deliveries(*id, 0, u64::MAX >> 1, 1_000).expect("read");
-            deliveries.iter().any(|delivery| delivery.points.due > 1_000 && delivery.points.open == 0)
-        })
-        .await;
-        let deliveries = world.catalog.deliveries(*id, 0, u64::MAX >> 1, 1_000).expect("read");
-        let delivery = deliveries.iter().find(|delivery| delivery.points.due > 1_000).expect("just seen");
+        let settled = || {
+            let mut deliveries = world.catalog.deliveries(*id, 0, u64::MAX >> 1, 1_000).expect("read");
+            deliveries.retain(|delivery| delivery.points.due > 1_000 && delivery.points.open == 0);
+            deliveries.into_iter().min_by_key(|delivery| delivery.window_start)
+        };
+        until("the window with the poison is settled", || settled().is_some()).await;
+        let delivery = settled().expect("just seen");
         let points = delivery.points;
         // Where only a count of lines comes back, those with most points are taken as refused: here the five of the health line.
         let refused = if *partial { 5 } else { 1 };

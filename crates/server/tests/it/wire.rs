@@ -5,7 +5,9 @@ use crate::crashmeter::{Crashmeter, Project};
 use crate::http;
 use crate::process::{free_port, loopback};
 use crate::receivers::capture::Capture;
+use crate::receivers::graphite::Graphite;
 use crate::receivers::{VISIBLE, now_s, parsers};
+use crate::relay::Relay;
 use crate::wait;
 use serde_json::{Value, json};
 
@@ -191,4 +193,69 @@ fn texts_to_paste_are_taken_by_the_tools_they_are_for() {
     let labels = &found.json()[0]["labels"];
     assert_eq!((&labels["__metrics_path__"], &labels["__scrape_interval__"]), (&json!(format!("/pull/{secret}/metrics")), &json!("60s")));
     http::get(&url.replace("/metrics", "/http-sd.xml")).expect("an answer").expect(404);
+}
+
+/// Whatever goes out is what a person is shown of the window, byte for byte, for every adapter that pushes.
+#[test]
+fn the_preview_of_a_window_is_the_body_that_a_store_got() {
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    project.metric("errors", "by-type", json!({"query": {"group": ["error.type"], "fold": {"_tx": [["unique"]], "n": [["mean"]]}}}));
+    let line_port = free_port();
+    let graphite = Graphite::shared();
+    let relay = Relay::start(line_port, graphite.line_port());
+    let (circonus, grafana) = (Capture::circonus(), Capture::grafana());
+    let (datadog, influx, remote) = (Capture::always(202, "{\"errors\":[]}"), Capture::always(204, ""), Capture::always(204, ""));
+    let captures = [
+        ("circonus_push", json!({"url": circonus.url("/trap/secret")}), &circonus),
+        ("grafana", json!({"url": grafana.url("/metrics"), "api_key": "k3y-of-a-store"}), &grafana),
+        ("datadog", json!({"url": datadog.url(""), "api_key": "k3y-of-a-store"}), &datadog),
+        ("influxdb", json!({"url": influx.url("/write?db=x"), "username": "u", "password": "k3y-of-a-store"}), &influx),
+        ("remote_write", json!({"url": remote.url("/api/v1/write"), "bearer": "k3y-of-a-store"}), &remote),
+    ];
+    let save = |adapter: &str, fields: &Value| {
+        let mut body = json!({"adapter": adapter, "period": 1, "sets": ["errors"]});
+        body.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        project.store(adapter, body)["first_window_start"].as_u64().expect("the first window")
+    };
+    for (adapter, fields, _) in &captures {
+        save(adapter, fields);
+    }
+    let first = save("graphite", &json!({"host": "127.0.0.1", "port": line_port}));
+    wait::until_second(first);
+    let mut last = 0;
+    for kind in ["Crash", "Hang \"up\"", "Crash", "\u{1F980}", ""] {
+        let report = json!({"attributes": {"error.type": kind, "n": 0.1}});
+        let rxid = project.submit(&report).expect("a reply").expect(200).json()["_rxid"].as_str().map(str::to_owned).expect("a receipt");
+        last = project.report(&rxid)["attributes"]["timestamp.received"].as_u64().expect("stamped");
+    }
+    let shown = |adapter: &str| -> Vec<String> {
+        let seen = project.ask("GET", &format!("metric-stores/{adapter}/preview?window={last}"), Value::Null).expect(200);
+        assert!(!seen.body.contains("k3y-of-a-store"), "{}", seen.body);
+        let requests = seen.json()["requests"].as_array().expect("requests").clone();
+        requests.iter().map(|request| request["body"].as_str().expect("a body").to_owned()).collect()
+    };
+    for (adapter, _, capture) in &captures {
+        project.settle(adapter, last);
+        let previewed = shown(adapter);
+        assert!(!previewed.is_empty(), "{adapter}");
+        let bodies: Vec<String> = capture.got().iter().map(|request| readable(adapter, &request.body)).collect();
+        for body in previewed {
+            assert_eq!(bodies.iter().filter(|got| **got == body).count(), 1, "{adapter} was sent the previewed body once:\n{body}");
+        }
+    }
+    project.settle("graphite", last);
+    let lines = relay.lines();
+    for line in shown("graphite").iter().flat_map(|body| body.lines()) {
+        assert_eq!(lines.iter().filter(|got| *got == line).count(), 1, "{line}");
+    }
+    assert!(!server.log().contains("k3y-of-a-store"));
+}
+
+/// A captured body as a preview shows it.
+fn readable(adapter: &str, body: &[u8]) -> String {
+    match adapter {
+        "remote_write" => adapters::dump(&snap::raw::Decoder::new().decompress_vec(body).expect("Snappy")),
+        _ => String::from_utf8_lossy(body).into_owned(),
+    }
 }
