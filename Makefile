@@ -5,15 +5,28 @@ TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crashmeter/tools
 # Known to pass with the rules in deny.toml; a newer one may read them differently.
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help demo test test-tools check bench
+NPM ?= npm
+WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f 2>/dev/null)
+
+.PHONY: help demo web test test-tools check bench
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## build and run with made-up crash reports, until Ctrl-C
+demo: web ## build and run with made-up crash reports, until Ctrl-C
 	$(CARGO) run --locked --profile test --package server --bin crashmeter -- serve --demo
 
-test: test-tools ## install what the tests need and run them all
+web: web/dist/.done ## build the web page (needs Node 20.19 or later)
+
+web/node_modules/.done: web/package-lock.json
+	$(NPM) ci --prefix web --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+web/dist/.done: web/node_modules/.done $(WEB_SOURCES)
+	$(NPM) run --prefix web --silent build
+	touch $@
+
+test: web test-tools ## install what the tests need and run them all
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 test-tools: ## install real metric stores and SDKs for the tests

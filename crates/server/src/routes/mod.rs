@@ -5,7 +5,6 @@ mod attributes;
 mod backtrace;
 mod configuration;
 mod health;
-mod home;
 mod login;
 pub(crate) mod metric_sets;
 pub(crate) mod metric_stores;
@@ -17,6 +16,7 @@ mod query;
 mod submit;
 mod tokens;
 mod users;
+mod web;
 mod wire;
 
 use crate::app::App;
@@ -83,7 +83,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         })
         .layer(DefaultBodyLimit::max(API_BODY_BYTES));
     Router::new()
-        .route("/", get(home::page))
+        .route("/", get(web::page))
+        .route("/login", get(web::page))
+        .route("/system", get(web::page))
+        .route("/account", get(web::page))
+        .route("/p/{*page}", get(web::page))
+        .route("/assets/{*file}", get(web::asset))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
