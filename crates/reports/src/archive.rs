@@ -131,14 +131,15 @@ impl Archive {
     }
 
     /// The archived segment with most amendments, when it has enough of them, or any and `all` is asked for.
-    pub(crate) fn compactable(&self, memory: &RwLock<Memory>, all: bool) -> Option<Name> {
+    pub(crate) fn compactable(&self, memory: &RwLock<Memory>, all: bool, except: &BTreeSet<Name>) -> Option<Name> {
         let least = if all { 1 } else { COMPACT_FROM };
         let memory = read(memory);
         let amended = |name: &Name| -> usize {
             let files = self.shelf.archive(*name).map(|manifest| manifest.files).unwrap_or_default();
             files.iter().map(|file| memory.overlay.within(file.project, file.txs).len()).sum()
         };
-        let most = self.shelf.ordered().into_iter().map(|name| (amended(&name), name)).max()?;
+        let names = self.shelf.ordered().into_iter().filter(|name| !except.contains(name));
+        let most = names.map(|name| (amended(&name), name)).max()?;
         (most.0 >= least).then_some(most.1)
     }
 

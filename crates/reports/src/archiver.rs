@@ -1,10 +1,13 @@
 //! The archiver's thread: moves sealed segments from the log to the archive, compacts, keeps to the retention. Nothing waits for it;
-//! what it cannot do it tries again, and the log keeps the reports meanwhile.
+//! what it cannot do it tries again, and the log keeps the reports meanwhile. What fails holds up nothing else: retention above all
+//! goes on, as it is what makes room on a full disk.
 
 use crate::archive::{Archive, COMPACT_EVERY_SECS, Retention};
 use crate::core::SharedClock;
+use crate::segment::Name;
 use crate::writer::Shared;
 use model::Stamp;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +33,9 @@ impl Archiver {
     pub(crate) fn start(archive: Archive, shared: Arc<Shared>, clock: Arc<SharedClock>, retention: Retention) -> io::Result<Archiver> {
         let (life, ended) = sync_channel(1);
         let pinned = Arc::new(Mutex::new(Stamp::ZERO));
-        let work = Work { archive, shared, clock, retention, pinned: pinned.clone(), compacted: Instant::now(), retained: None };
+        let mut work = Work::new(archive, shared, clock, retention, pinned.clone());
+        // A start has enough to do.
+        work.compacted = Some(Instant::now());
         let thread = std::thread::Builder::new().name("archiver".into()).spawn(move || work.run(&ended))?;
         Ok(Archiver { pinned, life: Some(life), thread: Some(thread) })
     }
@@ -52,17 +57,30 @@ impl Drop for Archiver {
     }
 }
 
-struct Work {
+pub(crate) struct Work {
     archive: Archive,
     shared: Arc<Shared>,
     clock: Arc<SharedClock>,
     retention: Retention,
     pinned: Arc<Mutex<Stamp>>,
-    compacted: Instant,
+    /// When there was last nothing left to compact.
+    compacted: Option<Instant>,
     retained: Option<Instant>,
+    /// Segments with a file that cannot be compacted as it is damaged; looked at again after the next start.
+    damaged: BTreeSet<Name>,
 }
 
 impl Work {
+    pub(crate) fn new(
+        archive: Archive,
+        shared: Arc<Shared>,
+        clock: Arc<SharedClock>,
+        retention: Retention,
+        pinned: Arc<Mutex<Stamp>>,
+    ) -> Work {
+        Work { archive, shared, clock, retention, pinned, compacted: None, retained: None, damaged: BTreeSet::new() }
+    }
+
     fn run(mut self, ended: &Receiver<()>) {
         let mut wait = EVERY;
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(wait) {
@@ -78,31 +96,54 @@ impl Work {
         }
     }
 
-    /// One piece of work; whether there was one.
-    fn step(&mut self) -> io::Result<bool> {
+    /// One piece of work of each kind; whether there was one.
+    pub(crate) fn step(&mut self) -> io::Result<bool> {
+        let retained = self.retain();
+        let moved = self.move_in();
+        let compacted = self.compact();
+        retained?;
+        Ok(moved? | compacted?)
+    }
+
+    fn retain(&mut self) -> io::Result<()> {
+        if self.retention == Retention::default() || self.retained.is_some_and(|at| at.elapsed() < RETAIN_EVERY) {
+            return Ok(());
+        }
+        self.retained = Some(Instant::now());
+        let gone = self.archive.retain(self.clock.now(), self.retention, &self.shared.memory)?;
+        if gone > 0 {
+            tracing::info!(reports = gone, "retention has given up reports");
+        }
+        Ok(())
+    }
+
+    fn move_in(&mut self) -> io::Result<bool> {
         let pinned = *self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(name) = self.archive.due(pinned).first().copied() else { return Ok(false) };
+        self.archive.move_in(name, &self.shared.memory)?;
+        tracing::info!(segment = name.number, "a segment has left the log for the archive");
+        Ok(true)
+    }
+
+    fn compact(&mut self) -> io::Result<bool> {
         let memory = &self.shared.memory;
-        if let Some(name) = self.archive.due(pinned).first() {
-            self.archive.move_in(*name, memory)?;
-            tracing::info!(segment = name.number, "a segment has left the log for the archive");
-            return Ok(true);
-        }
-        let all = self.compacted.elapsed() >= Duration::from_secs(COMPACT_EVERY_SECS);
-        if let Some(name) = self.archive.compactable(memory, all) {
-            self.archive.compact(name, memory)?;
-            tracing::info!(segment = name.number, "deletions and changes are in the files now");
-            return Ok(true);
-        }
-        if all {
-            self.compacted = Instant::now();
-        }
-        if self.retention != Retention::default() && self.retained.is_none_or(|at| at.elapsed() >= RETAIN_EVERY) {
-            self.retained = Some(Instant::now());
-            let gone = self.archive.retain(self.clock.now(), self.retention, memory)?;
-            if gone > 0 {
-                tracing::info!(reports = gone, "retention has given up reports");
+        let all = self.compacted.is_none_or(|at| at.elapsed() >= Duration::from_secs(COMPACT_EVERY_SECS));
+        let Some(name) = self.archive.compactable(memory, all, &self.damaged) else {
+            if all {
+                self.compacted = Some(Instant::now());
             }
+            return Ok(false);
+        };
+        match self.archive.compact(name, memory) {
+            Ok(()) => tracing::info!(segment = name.number, "deletions and changes are in the files now"),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                // The overlay goes on to tell what was deleted and changed.
+                self.damaged.insert(name);
+                let (segment, error) = (name.number, &error as &dyn std::error::Error);
+                tracing::error!(segment, error, "a damaged file cannot be compacted; what it holds of deleted reports stays on the disk");
+            }
+            Err(error) => return Err(error),
         }
-        Ok(false)
+        Ok(true)
     }
 }

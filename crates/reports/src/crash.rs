@@ -194,7 +194,7 @@ impl Run {
             let _ = self.archive.move_in(*name, &self.memory);
         }
         if choices.below(4) == 0
-            && let Some(name) = self.archive.compactable(&self.memory, true)
+            && let Some(name) = self.archive.compactable(&self.memory, true, &std::collections::BTreeSet::new())
         {
             let _ = self.archive.compact(name, &self.memory);
         }

@@ -1,5 +1,6 @@
 //! The report store as its users see it: many at a time, over restarts, over memory and log alike.
 
+use crate::archiver::Work;
 use crate::clock::{Clock, Reading};
 use crate::sim::{Fault, SimDisk};
 use crate::{AppendError, Cancel, Change, RealDisk, Reports, Retention, Settings, SystemClock, View};
@@ -12,8 +13,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 const PROJECT: ProjectId = ProjectId(1);
 const START: u64 = 1_800_000_000;
@@ -276,7 +277,7 @@ fn archive_all(reports: &Reports, compact: bool) {
     while let Some(name) = archive.due(Stamp::from_secs(u64::MAX)).first() {
         archive.move_in(*name, memory).expect("the disk works");
     }
-    while compact && let Some(name) = archive.compactable(memory, true) {
+    while compact && let Some(name) = archive.compactable(memory, true, &BTreeSet::new()) {
         archive.compact(name, memory).expect("the disk works");
     }
 }
@@ -316,6 +317,57 @@ fn a_report_is_told_alike_from_log_and_archive() {
         }
         let archived = disk.files().keys().filter(|path| path.to_string_lossy().ends_with(".parquet")).count();
         assert!(archived >= 4, "{archived} files in the archive");
+    });
+}
+
+/// A store with reports in several closed segments, hours apart.
+async fn hourly(disk: &SimDisk, clock: &Arc<HandClock>) -> Arc<Reports> {
+    let reports = open(disk, clock, SMALL);
+    for n in 0..60u64 {
+        let text = Value::from(format!("{n} ").repeat(90));
+        reports.append(PROJECT, report(Some(n as u8), &[("text", text)])).await.expect("taken");
+        clock.advance(3_600);
+    }
+    reports
+}
+
+/// The archiver's work, done by hand.
+fn work(reports: &Reports, retention: Retention) -> Work {
+    let pinned = Arc::new(Mutex::new(Stamp::from_secs(u64::MAX)));
+    Work::new(reports.archive.clone(), reports.shared.clone(), reports.clock.clone(), retention, pinned)
+}
+
+#[test]
+fn a_damaged_file_does_not_hold_up_the_compaction_of_others() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = hourly(&disk, &clock).await;
+        archive_all(&reports, false);
+        let first = disk.files().into_keys().find(|path| path.to_string_lossy().ends_with(".parquet")).expect("there are some");
+        disk.overwrite(&first, b"rubbish".repeat(100));
+        let (_, file) = reports.archive.file_of(PROJECT, Tx(1)).expect("archived");
+        let beyond = Tx(file.txs.1.0 + 1);
+        // Most amendments are of the damaged one, so it comes first.
+        reports.amend(PROJECT, &[Tx(1), Tx(2), beyond], &[Change::Delete]).await.expect("taken");
+        let mut work = work(&reports, Retention::default());
+        while work.step().expect("goes on") {}
+        let left = reports.memory().overlay.of(PROJECT).expect("the damaged file's").deleted.clone();
+        assert_eq!(left, BTreeSet::from([Tx(1), Tx(2)]));
+    });
+}
+
+#[test]
+fn retention_goes_on_although_a_segment_cannot_be_moved() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = hourly(&disk, &clock).await;
+        let closed = reports.archive.due(Stamp::from_secs(u64::MAX));
+        reports.archive.move_in(closed[0], &reports.shared.memory).expect("the disk works");
+        disk.lose(&closed[1].log(Path::new("/data/log")));
+        let files = || disk.files().keys().filter(|path| path.to_string_lossy().ends_with(".parquet")).count();
+        assert_eq!(files(), 1);
+        assert!(work(&reports, Retention { secs: Some(1), bytes: None }).step().is_err(), "it says so");
+        assert_eq!(files(), 0, "and makes room all the same");
     });
 }
 
