@@ -2,8 +2,10 @@
 
 use crate::archiver::Work;
 use crate::clock::{Clock, Reading};
+use crate::reader::Extent;
 use crate::sim::{Fault, SimDisk};
 use crate::{AppendError, Cancel, Change, RealDisk, Reports, Retention, Settings, SystemClock, View};
+use columns::Block;
 use model::{
     Aggregate, AggregateOp, Attributes, Condition, Direction, Key, NewAttachment, NewReport, Operator, ProjectId, Query, Report, ReportId,
     Selection, Stamp, Tx, Value, oracle,
@@ -335,6 +337,27 @@ async fn hourly(disk: &SimDisk, clock: &Arc<HandClock>) -> Arc<Reports> {
 fn work(reports: &Reports, retention: Retention) -> Work {
     let pinned = Arc::new(Mutex::new(Stamp::from_secs(u64::MAX)));
     Work::new(reports.archive.clone(), reports.shared.clone(), reports.clock.clone(), retention, pinned)
+}
+
+#[test]
+fn a_query_misses_nothing_of_a_segment_that_leaves_the_log_meanwhile() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = hourly(&disk, &clock).await;
+        for step in 0..2 {
+            let (names, span) = (BTreeSet::from(["text".to_owned()]), always());
+            let extent = Extent::new(&reports.shared.memory, &reports.archive, &reports.cache, PROJECT, &span, View::Current, &names);
+            // First from log to archive, then from one file to another.
+            reports.amend(PROJECT, &[Tx(1)], &[Change::Set { attribute: "text".into(), value: None }]).await.expect("taken");
+            archive_all(&reports, step == 1);
+            let rows = |part| {
+                let blocks = extent.load(part).expect("readable");
+                let hidden = |block: &Block| block.hidden.as_ref().map_or(0, |hidden| hidden.count() as usize);
+                blocks.iter().map(|block| block.rows() - hidden(block)).sum::<usize>()
+            };
+            assert_eq!((0..extent.parts()).map(rows).sum::<usize>(), 60);
+        }
+    });
 }
 
 #[test]
