@@ -10,7 +10,7 @@ use crate::overlay::{Kept, Overlay};
 use crate::parquet::{self, File};
 use crate::recovery::{OpenError, Start, failed};
 use crate::segment::{Name, Place, Segment, Shelf};
-use model::{ProjectId, ReportId, Stamp, Tx};
+use model::{ProjectId, Stamp, Tx};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,10 +94,7 @@ impl Archive {
         }
         for (offset, bytes) in unreadable {
             let start = Start { disk: self.disk.as_ref(), folder: &self.log };
-            start.keep(name, offset, &bytes).map_err(|error| match error {
-                OpenError::Disk { source, .. } => source,
-                other => io::Error::other(other),
-            })?;
+            start.keep(name, offset, &bytes)?;
         }
         if segment.chunks.iter().any(|chunk| !chunk.amended.is_empty()) {
             let overlay = read(memory).overlay.clone();
@@ -225,25 +222,6 @@ impl Archive {
         let has = |file: &Archived| file.project == project && (file.txs.0..=file.txs.1).contains(&tx);
         let mut names = self.shelf.ordered().into_iter();
         names.find_map(|name| self.shelf.archive(name)?.files.into_iter().find(&has).map(|file| (name, file)))
-    }
-
-    /// The latest report with a client's id, found by reading everything: only for when an id table is lost.
-    pub(crate) fn find(&self, project: ProjectId, id: ReportId) -> io::Result<Option<(Tx, Stamp)>> {
-        let mut found = None;
-        for name in self.shelf.ordered() {
-            for file in self.shelf.archive(name).map(|manifest| manifest.files).unwrap_or_default() {
-                if file.project != project {
-                    continue;
-                }
-                for stored in self.open(name, &file)?.reports() {
-                    let stored = stored?;
-                    if stored.id == Some(id) {
-                        found = Some((stored.report.tx, stored.report.stamp));
-                    }
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// Opens a file.

@@ -186,7 +186,10 @@ fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>,
                 add(&counters.duplicates, 1);
             }
             // Whoever asked may have hung up; the report is kept all the same.
-            let _ = reply.send(Ok(outcome));
+            let _ = reply.send(match outcome {
+                Outcome::Refused => Err(AppendError::Busy),
+                outcome => Ok(outcome),
+            });
         }
     }
 }
