@@ -1,17 +1,18 @@
 //! The archive: reports that have left the log for files of columns, one a segment and project. What moves them there, works
 //! deletions and changes into them, and gives up the oldest. Each of its steps can be cut off anywhere: the manifest decides.
 
+use crate::attachments::Hash;
 use crate::codec::{Entry, StoredReport};
 use crate::disk::{Disk, UNFINISHED};
 use crate::index::{self, Digest, Index};
-use crate::manifest::{Archived, Manifest, PARQUET, file_name};
+use crate::manifest::{Archived, MANIFEST, Manifest, PARQUET, file_name};
 use crate::memory::Memory;
 use crate::overlay::{Kept, Overlay};
 use crate::parquet::{self, File};
-use crate::recovery::{OpenError, Start, failed};
-use crate::segment::{Name, Place, Segment, Shelf};
-use model::{ProjectId, Stamp, Tx};
-use std::collections::{BTreeSet, VecDeque};
+use crate::recovery::{ASIDE, OpenError, Start, failed};
+use crate::segment::{LOG, Name, Place, Segment, Shelf};
+use model::{Attachment, ProjectId, Stamp, Tx};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -222,6 +223,48 @@ impl Archive {
         let has = |file: &Archived| file.project == project && (file.txs.0..=file.txs.1).contains(&tx);
         let mut names = self.shelf.ordered().into_iter();
         names.find_map(|name| self.shelf.archive(name)?.files.into_iter().find(&has).map(|file| (name, file)))
+    }
+
+    /// Something in the log's folder that may name files of reports and that this run does not read.
+    pub(crate) fn unread(&self) -> io::Result<Option<String>> {
+        let is_segment = |file: &String| [LOG, MANIFEST].into_iter().find_map(|ending| Name::read(file, ending));
+        let mut overlays = 0;
+        let mut aside = false;
+        for file in self.disk.list(&self.log)? {
+            aside |= file == ASIDE;
+            overlays += u32::from(Kept::is_file(&file));
+            if overlays > 1 || is_segment(&file).is_some_and(|name| !self.shelf.has(name)) {
+                return Ok(Some(file));
+            }
+        }
+        // Copies of damaged bytes name nothing; a segment set aside could be brought back.
+        let set_aside = if aside { self.disk.list(&self.log.join(ASIDE))? } else { Vec::new() };
+        Ok(set_aside.into_iter().find(|file| is_segment(file).is_some()))
+    }
+
+    /// Takes out of some files those that a report names. Reports committed meanwhile may be missed.
+    pub(crate) fn spare_named(&self, memory: &RwLock<Memory>, files: &mut HashSet<Hash>) -> io::Result<()> {
+        let mut spare = |attachment: &Attachment| _ = files.remove(&attachment.sha256);
+        read(memory).overlay.attachments().for_each(&mut spare);
+        for name in self.shelf.ordered() {
+            for file in self.shelf.archive(name).iter().flat_map(|manifest| &manifest.files) {
+                self.open(name, file)?.attachments(&mut spare)?;
+            }
+            for place in self.shelf.places(name, |_| true) {
+                let stretch = self.shelf.load(name, place)?;
+                if !stretch.unreadable.is_empty() {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a stretch of the log is damaged"));
+                }
+                for entry in stretch.entries {
+                    match entry {
+                        Entry::Report(stored) => stored.attachments.iter().for_each(&mut spare),
+                        Entry::Attachment { attachment, .. } => spare(&attachment),
+                        Entry::Change { .. } | Entry::Checkpoint(_) => {}
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Opens a file.

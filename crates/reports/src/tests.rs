@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 const PROJECT: ProjectId = ProjectId(1);
 const START: u64 = 1_800_000_000;
@@ -335,8 +335,10 @@ async fn hourly(disk: &SimDisk, clock: &Arc<HandClock>) -> Arc<Reports> {
 
 /// The archiver's work, done by hand.
 fn work(reports: &Reports, retention: Retention) -> Work {
-    let pinned = Arc::new(Mutex::new(Stamp::from_secs(u64::MAX)));
-    Work::new(reports.archive.clone(), reports.shared.clone(), reports.clock.clone(), retention, pinned)
+    let Reports { archive, shared, attachments, clock, .. } = reports;
+    let work = Work::new(archive.clone(), shared.clone(), attachments.clone(), clock.clone(), retention);
+    *work.pinned.lock().expect("no panic while held") = Stamp::from_secs(u64::MAX);
+    work
 }
 
 #[test]
@@ -391,6 +393,89 @@ fn retention_goes_on_although_a_segment_cannot_be_moved() {
         assert_eq!(files(), 1);
         assert!(work(&reports, Retention { secs: Some(1), bytes: None }).step().is_err(), "it says so");
         assert_eq!(files(), 0, "and makes room all the same");
+    });
+}
+
+#[test]
+fn files_go_with_the_last_report_that_names_them() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::<HandClock>::default());
+        let mut reports = open(&disk, &clock, SMALL);
+        for n in 0..60u64 {
+            let text = Value::from(format!("{n} ").repeat(90));
+            let attachments = vec![file("shared"), file(&format!("own {n}"))];
+            let new = NewReport { attachments, ..report(Some(n as u8), &[("text", text)]) };
+            let tx = reports.append(PROJECT, new).await.expect("taken").tx;
+            if [2, 59, 60].contains(&tx.0) {
+                reports.attach(PROJECT, tx, file(&format!("late {}", tx.0))).await.expect("taken");
+            }
+            clock.advance(3_600);
+        }
+        // Sent again: its file is nobody's.
+        let again = NewReport { attachments: vec![file("again")], ..report(Some(30), &[]) };
+        assert!(reports.append(PROJECT, again).await.expect("taken").duplicate);
+        reports.amend(PROJECT, &[Tx(31), Tx(60)], &[Change::Delete]).await.expect("taken");
+        let contents = || {
+            let files = disk.files().into_iter().filter(|(path, _)| path.starts_with("/data/attachments"));
+            files.map(|(_, content)| String::from_utf8(content).expect("text")).collect::<BTreeSet<_>>()
+        };
+        let all = contents();
+        assert_eq!(all.len(), 1 + 60 + 3 + 1);
+        let mut expected = BTreeSet::from(["shared".to_owned(), "late 59".to_owned()]);
+        for round in 0..2 {
+            // The first one moves all in, the next one finds what is old.
+            for _ in 0..2 {
+                let mut worker = work(&reports, Retention { secs: Some(30 * 3_600), bytes: None });
+                while worker.step().expect("the disk works") {}
+            }
+            let there = (1..=60).filter(|tx| reports.report(PROJECT, Tx(*tx)).expect("readable").is_some()).collect::<Vec<u64>>();
+            assert!(there.len() > 20 && there.len() < 50, "{there:?}");
+            expected.extend(there.iter().map(|tx| format!("own {}", tx - 1)));
+            // The last reports are in the open segment, which tells of them as they came.
+            let mut found = contents();
+            found.retain(|name| !(name == "own 59" || name == "late 60"));
+            assert_eq!(found, expected, "round {round}");
+            for tx in there {
+                assert_eq!(reports.attachment(PROJECT, Tx(tx), 1).expect("readable").expect("there").1, b"shared");
+            }
+            drop(reports);
+            reports = open(&disk, &clock, SMALL);
+        }
+    });
+}
+
+#[test]
+fn no_file_goes_while_something_that_may_name_it_cannot_be_read() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::<HandClock>::default());
+        let mut reports = open(&disk, &clock, SMALL);
+        for n in 0..20u64 {
+            let new = NewReport { attachments: vec![file(&format!("{n}"))], ..report(None, &[("text", Value::from("x".repeat(180)))]) };
+            reports.append(PROJECT, new).await.expect("taken");
+        }
+        archive_all(&reports, false);
+        let files = |ending: &str| disk.files().into_keys().filter(|path| path.to_string_lossy().ends_with(ending)).collect::<Vec<_>>();
+        let stored = || disk.files().keys().filter(|path| path.starts_with("/data/attachments")).count();
+        let parquet = files(".parquet")[0].clone();
+        let whole = disk.files()[&parquet].clone();
+        disk.overwrite(&parquet, b"rubbish".repeat(100));
+        assert!(work(&reports, Retention::default()).step().is_err());
+        assert_eq!(stored(), 20);
+        disk.overwrite(&parquet, whole);
+        drop(reports);
+        // A manifest that no start can read: its reports are not there, and may come back.
+        let manifest = files(".arc")[0].clone();
+        let whole = disk.files()[&manifest].clone();
+        disk.overwrite(&manifest, b"rubbish".to_vec());
+        reports = open(&disk, &clock, SMALL);
+        assert!(reports.report(PROJECT, Tx(1)).expect("readable").is_none());
+        work(&reports, Retention::default()).step().expect("the disk works");
+        assert_eq!(stored(), 20);
+        drop(reports);
+        disk.overwrite(&manifest, whole);
+        reports = open(&disk, &clock, SMALL);
+        work(&reports, Retention::default()).step().expect("the disk works");
+        assert_eq!(reports.attachment(PROJECT, Tx(1), 1).expect("readable").expect("there").1, b"0");
     });
 }
 
