@@ -219,6 +219,12 @@ impl Reports {
 
     /// Adds a file to an accepted report.
     pub async fn attach(self: &Arc<Self>, project: ProjectId, tx: Tx, file: NewAttachment) -> Result<Attachment, AppendError> {
+        let this = self.clone();
+        // To its end although whoever asked hangs up: else the next one would take the same number before this one is seen.
+        tokio::spawn(async move { this.attach_next(project, tx, file).await }).await.map_err(|_| AppendError::Stopped)?
+    }
+
+    async fn attach_next(self: &Arc<Self>, project: ProjectId, tx: Tx, file: NewAttachment) -> Result<Attachment, AppendError> {
         let _one_at_a_time = self.late.lock().await;
         let this = self.clone();
         let found = tokio::task::spawn_blocking(move || this.report(project, tx)).await.map_err(|_| AppendError::Stopped)?;

@@ -186,6 +186,34 @@ fn late_attachments_have_their_own_numbers_and_survive() {
 }
 
 #[test]
+fn a_late_attachment_is_not_lost_to_one_whose_sender_hangs_up() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = open(&disk, &clock, SMALL);
+        let tx = reports.append(PROJECT, report(None, &[])).await.expect("taken").tx;
+        let mut taken = BTreeSet::new();
+        for n in 0..300 {
+            let hasty = tokio::spawn({
+                let reports = reports.clone();
+                async move { reports.attach(PROJECT, tx, file("hasty")).await }
+            });
+            // At whatever point it is by then.
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < std::time::Duration::from_micros(n) {
+                tokio::task::yield_now().await;
+            }
+            hasty.abort();
+            let name = format!("{n}");
+            let id = reports.attach(PROJECT, tx, file(&name)).await.expect("taken").id;
+            taken.insert((id, name));
+        }
+        let stored = reports.report(PROJECT, tx).expect("readable").expect("there").attachments;
+        let there: BTreeSet<(u32, String)> = stored.into_iter().map(|one| (one.id, one.name)).filter(|(_, name)| name != "hasty").collect();
+        assert_eq!(there, taken);
+    });
+}
+
+#[test]
 fn a_failed_sync_stops_the_log_for_good() {
     block_on(async {
         let (disk, clock) = (SimDisk::default(), Arc::default());
