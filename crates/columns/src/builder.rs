@@ -45,15 +45,13 @@ impl Builder {
         self.stamp.push(report.stamp.micros());
         self.bytes += 16;
         for (name, value) in report.attributes.iter() {
-            self.bytes += 8;
-            match self.columns.get_mut(name) {
-                Some(column) => column.push(row, value),
-                None => {
-                    let mut column = Growing::new(value, self.dictionaries.of(name));
-                    column.push(row, value);
-                    self.columns.insert(name.to_owned(), column);
-                }
-            }
+            let column = match self.columns.get_mut(name) {
+                Some(column) => column,
+                None => self.columns.entry(name.to_owned()).or_insert(Growing::new(value, self.dictionaries.of(name))),
+            };
+            let before = column.dictionary.bytes();
+            column.push(row, value);
+            self.bytes += 8 + column.dictionary.bytes().saturating_sub(before);
         }
     }
 
@@ -62,7 +60,7 @@ impl Builder {
         self.tx.len()
     }
 
-    /// Bytes so far, roughly, dictionaries left out.
+    /// Bytes so far, roughly, with those by which dictionaries have grown.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
