@@ -223,12 +223,12 @@ impl<'q> Plan<'q> {
     }
 
     /// Answers the queries of a job: their places, and their tables.
-    pub(crate) fn tables(&self, job: usize, mut gathered: Gathered) -> Vec<(usize, Result<Table, Failure>)> {
+    pub(crate) fn tables(&self, job: usize, mut gathered: Gathered, threads: usize) -> Vec<(usize, Result<Table, Failure>)> {
         let Job { grouping, queries, .. } = &self.jobs[job];
         if let Some(failure) = gathered.failure {
             return queries.iter().map(|query| (*query, Err(failure))).collect();
         }
-        gathered.states.iter_mut().for_each(State::settle);
+        gathered.states.iter_mut().for_each(|state| state.settle(threads));
         let grouping = &self.groupings[*grouping];
         let with_reports = gathered.matched.reports.iter().zip(0..).filter(|(reports, _)| **reports > 0);
         let mut groups: Vec<u32> = with_reports.map(|(_, group)| group).collect();
@@ -245,23 +245,26 @@ impl<'q> Plan<'q> {
             [first, second] => order.sort_unstable_by_key(|at| (first[*at], second[*at])),
             ranks => order.sort_unstable_by(|a, b| ranks.iter().map(|ranks| ranks[*a]).cmp(ranks.iter().map(|ranks| ranks[*b]))),
         }
-        let texts: Vec<Vec<Option<String>>> =
+        let mut texts: Vec<Vec<Option<String>>> =
             spaces().zip(&values).map(|(space, numbers)| space.written(order.iter().map(|at| numbers[*at]))).collect();
-        let of_query = |query: &usize| {
-            let mut columns: Vec<_> = texts.iter().map(|texts| texts.iter()).collect();
+        let mut answers = Vec::with_capacity(queries.len());
+        for (at, query) in queries.iter().enumerate() {
+            // The last one takes the texts themselves.
+            let texts = if at + 1 < queries.len() { texts.clone() } else { std::mem::take(&mut texts) };
+            let mut columns: Vec<_> = texts.into_iter().map(Vec::into_iter).collect();
             let row = |at: &usize| {
-                let key = columns.iter_mut().map(|column| column.next().cloned().flatten()).collect();
+                let key = columns.iter_mut().map(|column| column.next().flatten()).collect();
                 self.row(&self.queries[*query], &gathered, groups[*at] as usize, key)
             };
             let rows = order.iter().map(row).collect();
-            (*query, Ok(Table { matched: gathered.matched.reports.iter().sum(), rows }))
-        };
-        queries.iter().map(of_query).collect()
+            answers.push((*query, Ok(Table { matched: gathered.matched.reports.iter().sum(), rows })));
+        }
+        answers
     }
 
     /// The only row of the only query, whose key is empty.
-    pub(crate) fn only_row(&self, mut gathered: Gathered) -> Result<TableRow, Failure> {
-        gathered.states.iter_mut().for_each(State::settle);
+    pub(crate) fn only_row(&self, mut gathered: Gathered, threads: usize) -> Result<TableRow, Failure> {
+        gathered.states.iter_mut().for_each(|state| state.settle(threads));
         match gathered.failure {
             Some(failure) => Err(failure),
             None => Ok(self.row(&self.queries[0], &gathered, 0, Vec::new())),

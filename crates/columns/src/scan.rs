@@ -17,14 +17,22 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Jobs up to this many are done block by block.
-const FEW_JOBS: usize = 4;
-/// Rows of a batch; its last part may go beyond that.
-const BATCH_ROWS: usize = 2_000_000;
-/// Jobs that a thread takes at a time; for these it works out the groups of rows once.
-const JOBS_AT_A_TIME: usize = 16;
-/// More filters than this are not put together: it would take longer than to look up what none of them lets through.
-const FEW_FILTERS: usize = 16;
+/// When a scan does what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Jobs up to this many are done block by block.
+    pub(crate) few_jobs: usize,
+    /// Rows of a batch; its last part may go beyond that.
+    pub(crate) batch_rows: usize,
+    /// Jobs that a thread takes at a time; for these it works out the groups of rows once.
+    pub(crate) jobs_at_a_time: usize,
+    /// More filters than this are not put together: it would take longer than to look up what none of them lets through.
+    pub(crate) few_filters: usize,
+}
+
+impl Bounds {
+    const USUAL: Bounds = Bounds { few_jobs: 4, batch_rows: 2_000_000, jobs_at_a_time: 16, few_filters: 16 };
+}
 
 /// Why a query has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,10 +63,18 @@ pub struct Source<'a, E> {
 
 /// Evaluates queries; the meaning is that of `model::oracle`.
 pub fn evaluate<E: Send>(source: &Source<'_, E>, queries: &[&Query]) -> Result<Vec<Result<Table, Failure>>, E> {
+    evaluate_within(Bounds::USUAL, source, queries)
+}
+
+pub(crate) fn evaluate_within<E: Send>(
+    bounds: Bounds,
+    source: &Source<'_, E>,
+    queries: &[&Query],
+) -> Result<Vec<Result<Table, Failure>>, E> {
     let plan = Plan::new(source.project, queries, None);
-    let scan = Scan::new(source, &plan);
-    let answers = if plan.jobs.len() <= FEW_JOBS {
-        scan.gather().into_iter().enumerate().flat_map(|(job, gathered)| plan.tables(job, gathered)).collect()
+    let scan = Scan::new(bounds, source, &plan);
+    let answers = if plan.jobs.len() <= bounds.few_jobs {
+        scan.gather().into_iter().enumerate().flat_map(|(job, gathered)| plan.tables(job, gathered, source.threads)).collect()
     } else {
         scan.in_batches()
     };
@@ -72,16 +88,17 @@ pub fn evaluate<E: Send>(source: &Source<'_, E>, queries: &[&Query]) -> Result<V
 /// Evaluates a query over the reports whose groups are not among those kept, as one group with an empty key.
 pub fn rest<E: Send>(source: &Source<'_, E>, query: &Query, kept: &BTreeSet<Key>) -> Result<Result<TableRow, Failure>, E> {
     let plan = Plan::new(source.project, &[query], Some(kept));
-    let scan = Scan::new(source, &plan);
+    let scan = Scan::new(Bounds::USUAL, source, &plan);
     let gathered = scan.gather();
     if !scan.has_come_to_its_end()? {
         return Ok(Err(Failure::Cancelled));
     }
-    Ok(plan.only_row(gathered.into_iter().next().expect("one query is one job")))
+    Ok(plan.only_row(gathered.into_iter().next().expect("one query is one job"), source.threads))
 }
 
 /// A scan while it runs.
 struct Scan<'s, 'q, E> {
+    bounds: Bounds,
     source: &'s Source<'s, E>,
     plan: &'s Plan<'q>,
     /// The part to be loaded next.
@@ -92,8 +109,8 @@ struct Scan<'s, 'q, E> {
 }
 
 impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
-    fn new(source: &'s Source<'s, E>, plan: &'s Plan<'q>) -> Scan<'s, 'q, E> {
-        Scan { source, plan, next: AtomicUsize::new(0), is_stopped: AtomicBool::new(false), error: Mutex::new(None) }
+    fn new(bounds: Bounds, source: &'s Source<'s, E>, plan: &'s Plan<'q>) -> Scan<'s, 'q, E> {
+        Scan { bounds, source, plan, next: AtomicUsize::new(0), is_stopped: AtomicBool::new(false), error: Mutex::new(None) }
     }
 
     /// `false`: it was cancelled.
@@ -138,13 +155,27 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
         })
     }
 
+    fn prepared(&self, block: Arc<Block>) -> Option<Prepared<'s, 'q>> {
+        let visible = Visible::of(&block, &self.source.span)?.0;
+        Some(Prepared {
+            plan: self.plan,
+            few_filters: self.bounds.few_filters,
+            block,
+            visible,
+            columns: empty(self.plan.attributes.len()),
+            numbers: empty(self.plan.attributes.len()),
+            conditions: empty(self.plan.conditions.len()),
+            chosen: empty(self.plan.filters.len()),
+        })
+    }
+
     /// All jobs block by block; by job what they have come to.
     fn gather(&self) -> Vec<Gathered> {
         let of_thread = self.on_threads(self.source.parts, || {
             let mut gathered: Vec<Gathered> = (0..self.plan.jobs.len()).map(|job| self.plan.start(job)).collect();
             while let Some(blocks) = self.part() {
                 let expected = blocks.iter().map(|block| block.rows()).sum::<usize>().saturating_mul(self.source.parts);
-                for block in blocks.into_iter().filter_map(|block| Prepared::new(self.plan, block, &self.source.span)) {
+                for block in blocks.into_iter().filter_map(|block| self.prepared(block)) {
                     for grouping in &self.plan.groupings {
                         let live: Vec<usize> = grouping.jobs.iter().copied().filter(|job| gathered[*job].failure.is_none()).collect();
                         let groups = block.groups(grouping, &live, expected);
@@ -168,7 +199,7 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
         let answers = Mutex::new(Vec::new());
         let mut items: Vec<(&Grouping, &[usize])> = Vec::new();
         for grouping in &self.plan.groupings {
-            items.extend(grouping.jobs.chunks(JOBS_AT_A_TIME).map(|jobs| (grouping, jobs)));
+            items.extend(grouping.jobs.chunks(self.bounds.jobs_at_a_time).map(|jobs| (grouping, jobs)));
         }
         // The longest first, so that threads end together.
         items.sort_by_key(|(grouping, jobs)| std::cmp::Reverse((grouping.attributes.len(), jobs.len())));
@@ -194,7 +225,7 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
                             block.gather(job, groups.as_ref(), expected, &mut state);
                         }
                         if is_last {
-                            let tables = self.plan.tables(job, state);
+                            let tables = self.plan.tables(job, state, 1);
                             answers.lock().unwrap_or_else(PoisonError::into_inner).extend(tables);
                         } else {
                             state.states.iter_mut().for_each(|state| state.shrink());
@@ -218,13 +249,14 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
         let rows = AtomicUsize::new(0);
         let batches = self.on_threads(self.source.parts, || {
             let mut batch = Vec::new();
-            while rows.load(Ordering::Relaxed) < BATCH_ROWS
+            while rows.load(Ordering::Relaxed) < self.bounds.batch_rows
                 && let Some(blocks) = self.part()
             {
-                for block in blocks.into_iter().filter_map(|block| Prepared::new(self.plan, block, &self.source.span)) {
+                let expected = blocks.iter().map(|block| block.rows()).sum::<usize>().saturating_mul(self.source.parts);
+                for block in blocks.into_iter().filter_map(|block| self.prepared(block)) {
                     rows.fetch_add(block.block.rows(), Ordering::Relaxed);
                     let numbered = self.plan.attributes.iter().enumerate().filter(|(_, attribute)| !attribute.numbered_for.is_empty());
-                    numbered.for_each(|(attribute, _)| _ = block.numbers(attribute));
+                    numbered.for_each(|(attribute, _)| _ = block.numbers(attribute, expected));
                     batch.push(block);
                 }
             }
@@ -237,11 +269,13 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
 /// A block with some rows to be seen, and what jobs have in common in it, made when the first of them asks for it.
 struct Prepared<'p, 'q> {
     plan: &'p Plan<'q>,
+    few_filters: usize,
     block: Arc<Block>,
     /// Rows in the span that are not hidden; `None`: all.
     visible: Option<Bits>,
     columns: Vec<OnceLock<Option<Arc<Column>>>>,
-    numbers: Vec<OnceLock<Vec<u32>>>,
+    /// `None`: they are the codes of its column.
+    numbers: Vec<OnceLock<Option<Vec<u32>>>>,
     conditions: Vec<OnceLock<Bits>>,
     /// Rows that are visible and pass a filter; `None`: all.
     chosen: Vec<OnceLock<Option<Bits>>>,
@@ -254,20 +288,7 @@ struct Groups<'b> {
     length: usize,
 }
 
-impl<'p, 'q> Prepared<'p, 'q> {
-    fn new(plan: &'p Plan<'q>, block: Arc<Block>, span: &Range<Stamp>) -> Option<Prepared<'p, 'q>> {
-        let visible = Visible::of(&block, span)?.0;
-        Some(Prepared {
-            plan,
-            block,
-            visible,
-            columns: empty(plan.attributes.len()),
-            numbers: empty(plan.attributes.len()),
-            conditions: empty(plan.conditions.len()),
-            chosen: empty(plan.filters.len()),
-        })
-    }
-
+impl Prepared<'_, '_> {
     fn column(&self, attribute: usize) -> Option<&Column> {
         let Plan { project, resolver, attributes, .. } = self.plan;
         let column = self.columns[attribute].get_or_init(|| match &attributes[attribute].name {
@@ -315,7 +336,7 @@ impl<'p, 'q> Prepared<'p, 'q> {
 
     /// The rows that any of some filters lets through; `None`: all, or too many filters to tell.
     fn any(&self, filters: impl ExactSizeIterator<Item = usize>) -> Option<Bits> {
-        if filters.len() > FEW_FILTERS {
+        if filters.len() > self.few_filters {
             return None;
         }
         let mut any = Bits::none(self.block.rows());
@@ -326,12 +347,17 @@ impl<'p, 'q> Prepared<'p, 'q> {
     }
 
     /// The numbers of an attribute's values by row, those of rows that no job needs left out.
-    fn numbers(&self, attribute: usize) -> &[u32] {
-        self.numbers[attribute].get_or_init(|| {
+    fn numbers(&self, attribute: usize, expected: usize) -> &[u32] {
+        let numbers = self.numbers[attribute].get_or_init(|| {
             let of = &self.plan.attributes[attribute];
             let some = self.any(of.numbered_for.iter().copied());
-            of.space.numbers(self.column(attribute), self.block.rows(), some.as_ref())
-        })
+            of.space.numbers(self.column(attribute), self.block.rows(), some.as_ref(), expected)
+        });
+        match (numbers, self.column(attribute)) {
+            (Some(numbers), _) => numbers,
+            (None, Some(Column::Codes(codes, _))) => codes,
+            (None, _) => unreachable!("only codes stand for themselves"),
+        }
     }
 
     /// The groups of rows that some jobs need; `None` where there is only one group.
@@ -342,9 +368,9 @@ impl<'p, 'q> Prepared<'p, 'q> {
             return None;
         }
         let length = |attribute: usize| self.plan.attributes[attribute].space.length();
-        let mut groups = Groups { of_rows: Cow::Borrowed(self.numbers(*first)), length: length(*first) };
+        let mut groups = Groups { of_rows: Cow::Borrowed(self.numbers(*first, expected)), length: length(*first) };
         for (attribute, pairs) in others.iter().zip(&grouping.pairs) {
-            let parts = (&groups.of_rows[..], self.numbers(*attribute));
+            let parts = (&groups.of_rows[..], self.numbers(*attribute, expected));
             let numbers = pairs.numbers(parts, (groups.length, length(*attribute)), expected, some.as_ref());
             groups = Groups { of_rows: Cow::Owned(numbers), length: pairs.length() };
         }
@@ -375,7 +401,8 @@ impl<'p, 'q> Prepared<'p, 'q> {
         for ((op, attribute), state) in aggregates.iter().zip(&mut gathered.states) {
             let of = &self.plan.attributes[*attribute];
             let is_numbered = matches!(op, AggregateOp::Unique | AggregateOp::Histogram);
-            let (numbers, numbers_length) = if is_numbered { (self.numbers(*attribute), of.space.length()) } else { (&[][..], 0) };
+            let (numbers, numbers_length) =
+                if is_numbered { (self.numbers(*attribute, expected), of.space.length()) } else { (&[][..], 0) };
             state.add(&rows, &Input { column: self.column(*attribute), readings: &of.readings, numbers, numbers_length });
         }
     }
