@@ -99,7 +99,7 @@ class Polars:
             stamp = pl.col("_stamp").dt.replace_time_zone(None)
             self.rows = self.rows.select("_tx", stamp, *names, *queries.NUMBERS).sort("_tx").collect().rechunk().lazy()
 
-    def shape(self, shape):
+    def ask(self, shape):
         pl, rows = self.polars, self.rows
         count = pl.len().alias("n")
         age = pl.col("process.age")
@@ -159,9 +159,7 @@ def answer(engine, command):
     ask, parts = engine.ask, None
     if "shape" in command:
         question = SHAPES[command["shape"]]
-        if isinstance(engine, Polars):
-            ask = engine.shape
-        else:
+        if not isinstance(engine, Polars):
             question = engine.dialect.fill(question.sql, engine.rows)
     elif "metric" in command:
         question = engine.dialect.metric(command["metric"], engine.rows)

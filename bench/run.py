@@ -108,9 +108,12 @@ class Bench:
 
     def warm(self):
         folder, made = self.day()
+        opened = []
+        for _ in range(self.runs):
+            with self.ours("stored", folder) as worker:
+                opened.append(worker.opened)
         with contextlib.ExitStack() as stack:
             workers = {"ours": stack.enter_context(self.ours("stored", folder))}
-            opened = workers["ours"].opened["opened"]
             for engine in NATIVE:
                 say(f"loading {engine}")
                 workers[engine] = stack.enter_context(self.peer(engine, "native", folder))
@@ -128,8 +131,10 @@ class Bench:
         rows.append(together("warm, six shapes, geometric mean", rows, goal=1 / 4, reach=1 / 8))
         held = {engine: [bytes / 1e9] for engine, bytes in memory.items()}
         rows.append(row("memory after the six shapes, warm", "GB", held))
-        name = f"open the store of {self.rows:,} reports (a part of: ready)"
-        rows.append({"name": name, "ours": opened, "peer": None, "unit": "s", "ratio": None, "goal": 1, "reach": 0.3, "runs": 1})
+        name = f"open the store of {self.rows:,} reports (the part of being ready that grows with them)"
+        rows.append(row(name, "s", {"ours": [one["opened"] for one in opened]}, goal=1, reach=0.3))
+        held = {"ours": [one["resident"] / 2**20 for one in opened]}
+        rows.append(row("memory of a process that has just opened it and does nothing else", "MiB", held, goal=96, reach=48))
         sizes = {"ours": [made["archive_bytes"] / made["reports"]], "its JSON": [made["json_bytes"] / made["reports"]]}
         rows.append(row("bytes on disk a slim report, raw kept, files of the archive", "bytes", sizes, goal=1 / 5, reach=1 / 8))
         return rows
@@ -164,11 +169,11 @@ class Bench:
         cpu = {"ours": []}
         with self.live(self.window_rows()) as ours:
             say("metrics: ours")
+            answers = ask_metrics(ours, metrics)["answers"]
             for _ in range(self.runs):
-                told = ask_metrics(ours, metrics)
+                told = ask_metrics(ours, metrics, told=False)
                 cpu["ours"].append(told["cpu"])
             resident = told["resident"]
-            answers = told["answers"]
             failed = [answer["error"] for answer in answers if "error" in answer]
             if failed:
                 sys.exit(f"{len(failed)} metrics failed: {failed[0]}")
@@ -192,7 +197,7 @@ class Bench:
         with self.live(int(self.rows * SMALL_SHARE)) as ours:
             say("metrics: many over a small window")
             many = queries.metrics(MANY_METRICS)
-            cpu = {"ours": [ask_metrics(ours, many)["cpu"] for _ in range(self.runs)]}
+            cpu = {"ours": [ask_metrics(ours, many, told=False)["cpu"] for _ in range(self.runs)]}
             name = f"{MANY_METRICS:,} metrics over a live window of {int(self.rows * SMALL_SHARE):,} reports (CPU)"
             rows.append(row(name, "s", cpu, goal=2, reach=1))
         return rows
@@ -235,8 +240,8 @@ class Bench:
             few, many = draw(METRICS // 10), draw(METRICS)
             cpu = {"ours": [], "a tenth of them": []}
             for _ in range(self.runs):
-                cpu["a tenth of them"].append(ask_metrics(ours, few)["cpu"])
-                cpu["ours"].append(ask_metrics(ours, many)["cpu"])
+                cpu["a tenth of them"].append(ask_metrics(ours, few, told=False)["cpu"])
+                cpu["ours"].append(ask_metrics(ours, many, told=False)["cpu"])
             rows.append(row(f"ten times the metrics on one window, {what} (CPU)", "s", cpu, goal=goal, reach=reach))
         return rows
 
@@ -262,11 +267,11 @@ def parquet(folder):
 def ask_shape(worker, engine, shape, rows=False):
     if engine != "ours":
         return worker.ask({"shape": shape.name, "rows": rows})
-    return worker.ask({"queries": [shape.ours], "span": shape.span, "top": shape.top, "rows": rows, "accepted": False})
+    return worker.ask({"queries": [shape.ours], "span": shape.span, "top": shape.top, "told": True, "rows": rows, "accepted": False})
 
 
-def ask_metrics(ours, metrics, rows=False):
-    return ours.ask({"queries": metrics, "span": (0, WINDOW_SECS), "rows": rows, "accepted": True})
+def ask_metrics(ours, metrics, told=True, rows=False):
+    return ours.ask({"queries": metrics, "span": (0, WINDOW_SECS), "told": told, "rows": rows, "accepted": True})
 
 
 def compare_shape(shape, workers):

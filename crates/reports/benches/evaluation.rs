@@ -37,7 +37,8 @@ fn main() -> Fallible<()> {
         ["stored", folder] => {
             let began = Instant::now();
             let (reports, recovery) = open(Path::new(folder), &Arc::default(), Settings::default().segment_bytes)?;
-            say(&json!({"opened": began.elapsed().as_secs_f64(), "reports": recovery.reports}))?;
+            let opened = began.elapsed().as_secs_f64();
+            say(&json!({"opened": opened, "resident": resident()?, "reports": recovery.reports}))?;
             answer_all(&reports)
         }
         ["live", folder, reports, secs] => {
@@ -152,6 +153,8 @@ struct Ask {
     span: (u64, u64),
     /// Only so many groups, those with the greatest first cell.
     top: Option<usize>,
+    /// Whether anything is told but times.
+    told: bool,
     /// Whether the rows themselves are told, or only how many there are and their digest.
     rows: bool,
     /// Windows are sealed from reports as they were accepted; pages show them as people have left them.
@@ -173,6 +176,7 @@ fn answer_all(store: &Reports) -> Fallible<()> {
         let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_secs() - cpu);
         let told: Vec<serde_json::Value> = tables
             .iter()
+            .filter(|_| ask.told)
             .map(|table| match table {
                 Ok(table) => tell(table, ask.rows),
                 Err(error) => json!({"error": error.to_string()}),
@@ -285,7 +289,7 @@ impl Random {
 
     /// Less than `bound`.
     fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
     /// Less than `bound`; the n-th about n times as rare as the first, as words of a language are.
