@@ -10,7 +10,7 @@ use crate::block::{Block, Column};
 use crate::gather::{Input, Rows};
 use crate::plan::{Gathered, Grouping, Job, Name, Plan};
 use model::oracle::MAX_GROUPS;
-use model::{AggregateOp, Key, ProjectId, Query, Stamp, Table, TableRow};
+use model::{AggregateOp, Key, Most, ProjectId, Query, Stamp, Table, TableRow, Top};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -63,15 +63,24 @@ pub struct Source<'a, E> {
 
 /// Evaluates queries; the meaning is that of `model::oracle`.
 pub fn evaluate<E: Send>(source: &Source<'_, E>, queries: &[&Query]) -> Result<Vec<Result<Table, Failure>>, E> {
-    evaluate_within(Bounds::USUAL, source, queries)
+    let tops = evaluate_within(Bounds::USUAL, source, queries, &[])?;
+    Ok(tops.into_iter().map(|top| top.map(|top| top.table)).collect())
+}
+
+/// The same for only some groups of each query; the cost of the others is little more than counting them.
+pub fn evaluate_most<E: Send>(source: &Source<'_, E>, queries: &[(&Query, Most<'_>)]) -> Result<Vec<Result<Top, Failure>>, E> {
+    let (queries, most): (Vec<&Query>, Vec<Most<'_>>) = queries.iter().copied().unzip();
+    evaluate_within(Bounds::USUAL, source, &queries, &most)
 }
 
 pub(crate) fn evaluate_within<E: Send>(
     bounds: Bounds,
     source: &Source<'_, E>,
     queries: &[&Query],
-) -> Result<Vec<Result<Table, Failure>>, E> {
-    let plan = Plan::new(source.project, queries, None);
+    most: &[Most<'_>],
+) -> Result<Vec<Result<Top, Failure>>, E> {
+    let mut plan = Plan::new(source.project, queries, None);
+    plan.most = most.to_vec();
     let scan = Scan::new(bounds, source, &plan);
     let answers = if plan.jobs.len() <= bounds.few_jobs {
         scan.gather().into_iter().enumerate().flat_map(|(job, gathered)| plan.tables(job, gathered, source.threads)).collect()
@@ -194,7 +203,7 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
     }
 
     /// All jobs one by one, batch by batch of blocks; by query its table.
-    fn in_batches(&self) -> Vec<(usize, Result<Table, Failure>)> {
+    fn in_batches(&self) -> Vec<(usize, Result<Top, Failure>)> {
         let gathered: Vec<Mutex<Option<Gathered>>> = self.plan.jobs.iter().map(|_| Mutex::default()).collect();
         let answers = Mutex::new(Vec::new());
         let mut items: Vec<(&Grouping, &[usize])> = Vec::new();
@@ -220,9 +229,14 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
                         }
                         let place = &gathered[job];
                         let before = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        let is_all = before.is_none() && is_last;
                         let mut state = before.unwrap_or_else(|| self.plan.start(job));
-                        for (block, groups) in batch.iter().zip(&groups) {
-                            block.gather(job, groups.as_ref(), expected, &mut state);
+                        if is_all && !self.plan.most.is_empty() && !grouping.attributes.is_empty() {
+                            self.count_first(job, &batch, &groups, expected, &mut state);
+                        } else {
+                            for (block, groups) in batch.iter().zip(&groups) {
+                                block.gather(job, groups.as_ref(), expected, &mut state);
+                            }
                         }
                         if is_last {
                             let tables = self.plan.tables(job, state, 1);
@@ -240,6 +254,19 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
             });
             if is_last || !self.goes_on() {
                 return answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Counts the reports of each group before anything else, and then looks only at the rows of groups that are shown.
+    fn count_first(&self, job: usize, batch: &[Prepared<'_, 'q>], groups: &[Option<Groups<'_>>], expected: usize, gathered: &mut Gathered) {
+        // Without groups not a single row passes.
+        let blocks = || batch.iter().zip(groups).filter_map(|(block, groups)| Some((block, groups.as_ref()?)));
+        blocks().for_each(|(block, groups)| block.count(job, groups, expected, gathered));
+        if gathered.failure.is_none() && gathered.matched.groups > 0 {
+            self.plan.choose(job, gathered);
+            if !self.plan.jobs[job].aggregates.is_empty() {
+                blocks().for_each(|(block, groups)| block.gather_shown(job, groups, expected, gathered));
             }
         }
     }
@@ -379,7 +406,7 @@ impl Prepared<'_, '_> {
 
     /// Takes the block's rows into a job's state.
     fn gather(&self, job: usize, groups: Option<&Groups<'_>>, expected: usize, gathered: &mut Gathered) {
-        let Job { filter, grouping, aggregates, .. } = &self.plan.jobs[job];
+        let Job { filter, grouping, .. } = &self.plan.jobs[job];
         let mut chosen = self.chosen(*filter).map(rows_in);
         if gathered.failure.is_some() || chosen.as_ref().is_some_and(Vec::is_empty) {
             return;
@@ -398,12 +425,49 @@ impl Prepared<'_, '_> {
         rows.chosen = chosen.as_deref();
         gathered.matched.add(&rows);
         gathered.check();
+        self.aggregate(job, &rows, gathered);
+    }
+
+    /// Counts the block's rows for a job, and no more.
+    fn count(&self, job: usize, groups: &Groups<'_>, expected: usize, gathered: &mut Gathered) {
+        let chosen = self.chosen(self.plan.jobs[job].filter).map(rows_in);
+        if gathered.failure.is_none() && chosen.as_ref().is_none_or(|chosen| !chosen.is_empty()) {
+            let (chosen, of_rows) = (chosen.as_deref(), Some(&groups.of_rows[..]));
+            gathered.matched.add(&Rows { block: &self.block, chosen, groups: of_rows, groups_length: groups.length, expected });
+            gathered.check();
+        }
+    }
+
+    /// Takes the rows of groups that have a place into a job's state.
+    fn gather_shown(&self, job: usize, groups: &Groups<'_>, expected: usize, gathered: &mut Gathered) {
+        let (mut chosen, mut placed) = (Vec::new(), vec![0; self.block.rows()]);
+        let take = |row: usize| {
+            let place = gathered.places[groups.of_rows[row] as usize];
+            if place > 0 {
+                placed[row] = place - 1;
+                chosen.push(row as u32);
+            }
+        };
+        match self.chosen(self.plan.jobs[job].filter) {
+            None => (0..self.block.rows()).for_each(take),
+            Some(bits) => bits.iter().for_each(take),
+        }
+        if !chosen.is_empty() {
+            let groups_length = gathered.places_length;
+            let rows = Rows { block: &self.block, chosen: Some(&chosen), groups: Some(&placed), groups_length, expected };
+            self.aggregate(job, &rows, gathered);
+        }
+    }
+
+    /// Takes rows into the states of a job's aggregates.
+    fn aggregate(&self, job: usize, rows: &Rows<'_>, gathered: &mut Gathered) {
+        let aggregates = &self.plan.jobs[job].aggregates;
         for ((op, attribute), state) in aggregates.iter().zip(&mut gathered.states) {
             let of = &self.plan.attributes[*attribute];
             let is_numbered = matches!(op, AggregateOp::Unique | AggregateOp::Histogram);
             let (numbers, numbers_length) =
-                if is_numbered { (self.numbers(*attribute, expected), of.space.length()) } else { (&[][..], 0) };
-            state.add(&rows, &Input { column: self.column(*attribute), readings: &of.readings, numbers, numbers_length });
+                if is_numbered { (self.numbers(*attribute, rows.expected), of.space.length()) } else { (&[][..], 0) };
+            state.add(rows, &Input { column: self.column(*attribute), readings: &of.readings, numbers, numbers_length });
         }
     }
 

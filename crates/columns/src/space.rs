@@ -154,6 +154,13 @@ impl Space {
         numbers.map(|number| Some(numbered.written(number)?.into_owned())).collect()
     }
 
+    /// The numbers of values by how they are written; `None` for one that has not been seen.
+    pub(crate) fn find<'t>(&self, texts: impl Iterator<Item = Option<&'t str>>) -> Vec<Option<u32>> {
+        let mut numbered = self.lock();
+        numbered.mix();
+        texts.map(|text| text.map_or(Some(NONE), |text| numbered.find(text))).collect()
+    }
+
     /// Ranks in the order of written forms, the missing value first: of two numbers the one with the lesser form has the lesser rank.
     pub(crate) fn ranks(&self, numbers: &[u32]) -> Vec<u32> {
         let mut numbered = self.lock();
@@ -282,6 +289,18 @@ impl Numbered {
         next
     }
 
+    /// The number of a value that was seen; only once mixed.
+    fn find(&self, text: &str) -> Option<u32> {
+        if self.direct > 1
+            && let Some(code) = self.dictionaries[0].0.find(text)
+            && code < self.direct
+        {
+            return Some(code);
+        }
+        let of_number = |number: &u32| written(&self.dictionaries, self.sources[(*number - self.direct) as usize]);
+        self.by_text.as_ref()?.find(self.hasher.hash_one(text), |number| of_number(number) == text).copied()
+    }
+
     /// From now on values are told apart by how they are written, not by where they come from.
     fn mix(&mut self) {
         if self.by_text.is_some() {
@@ -363,6 +382,14 @@ impl Pairs {
                 number => number - 1,
             }
         })
+    }
+
+    /// The number of a pair that has one.
+    pub(crate) fn find(&self, before: u32, next: u32) -> Option<u32> {
+        let keys = self.lock();
+        let Some((width, table)) = &keys.table else { return keys.few.get(&pair(before, next)).copied() };
+        let number = table.get((before as usize).checked_mul(*width)? + next as usize)?.load(Ordering::Relaxed);
+        ((next as usize) < *width && number != NONE).then(|| number - 1)
     }
 
     /// The parts of pairs.

@@ -1,9 +1,10 @@
 //! Random queries over random reports in random blocks equal the naive evaluator, whatever the blocks and threads.
 
+use crate::scan::{Bounds, evaluate_within};
 use crate::{Bits, Block, Builder, Dictionaries, Failure, Source, evaluate, needed, needed_for, rest, select};
 use model::{
-    Aggregate, AggregateOp, Attributes, Condition, Derived, Direction, Function, Granularity, Key, Operator, ProjectId, Query, Report,
-    Selection, Stamp, Tx, Value, oracle,
+    Aggregate, AggregateOp, Attributes, Condition, Derived, Direction, Function, Granularity, Key, Most, Operator, ProjectId, Query,
+    Report, Selection, Stamp, Tx, Value, oracle,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -208,6 +209,16 @@ impl Layout {
     }
 }
 
+/// A scan in every way it can go about its work.
+fn bounds() -> impl Strategy<Value = Bounds> {
+    (0..5usize, 1..60usize, 1..3usize, 0..3usize).prop_map(|(few_jobs, batch_rows, jobs_at_a_time, few_filters)| Bounds {
+        few_jobs,
+        batch_rows,
+        jobs_at_a_time,
+        few_filters,
+    })
+}
+
 fn counted(columns: &[&str], group: &[&str]) -> Query {
     let count = |name: &&str| Aggregate { op: AggregateOp::Count, attribute: (*name).to_owned() };
     Query {
@@ -255,12 +266,42 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
-    fn queries_equal_the_oracle(reports in reports(), queries in prop::collection::vec(query(), 1..5), layout in layout()) {
+    fn queries_equal_the_oracle(
+        reports in reports(), queries in prop::collection::vec(query(), 1..5), layout in layout(), bounds in bounds(),
+    ) {
         let asked: Vec<&Query> = queries.iter().collect();
         let blocks = layout.blocks(&reports, &needed(&asked));
-        let tables = layout.ask(&blocks, |source| evaluate(source, &asked));
+        let tables = layout.ask(&blocks, |source| evaluate_within(bounds, source, &asked, &[]));
         for (table, query) in tables.into_iter().zip(&queries) {
-            prop_assert_eq!(table, Ok(oracle::evaluate(layout.seen(&reports), query)), "{:?}", query);
+            prop_assert_eq!(table.map(|top| top.table), Ok(oracle::evaluate(layout.seen(&reports), query)), "{:?}", query);
+        }
+    }
+
+    #[test]
+    fn some_groups_of_queries_equal_the_oracle(
+        reports in reports(),
+        queries in prop::collection::vec((query(), 0..4usize, 1..4usize), 1..5),
+        is_twice in any::<bool>(),
+        layout in layout(),
+        bounds in bounds(),
+    ) {
+        // Named are groups of all reports, so that some of them are not in the span, and some that no report is in.
+        let named = |(query, groups, every): &(Query, usize, usize)| {
+            let rows = oracle::evaluate(&reports, query).rows.into_iter().map(|row| row.key);
+            let nowhere = [vec![Some("nowhere".to_owned()); query.group.len()], Vec::new()];
+            (query.clone(), *groups, rows.step_by(*every + 1).chain(nowhere).collect::<BTreeSet<Key>>())
+        };
+        let mut asked: Vec<(Query, usize, BTreeSet<Key>)> = queries.iter().map(named).collect();
+        if is_twice {
+            // The same groups, of which other ones are wanted.
+            asked.push((asked[0].0.clone(), 1, BTreeSet::new()));
+        }
+        let queries: Vec<&Query> = asked.iter().map(|(query, ..)| query).collect();
+        let most: Vec<Most<'_>> = asked.iter().map(|(_, groups, also)| Most { groups: *groups, also }).collect();
+        let blocks = layout.blocks(&reports, &needed(&queries));
+        let tops = layout.ask(&blocks, |source| evaluate_within(bounds, source, &queries, &most));
+        for ((top, query), most) in tops.into_iter().zip(queries).zip(most) {
+            prop_assert_eq!(top, Ok(oracle::evaluate_most(layout.seen(&reports), query, most)), "{:?} {:?}", query, most);
         }
     }
 

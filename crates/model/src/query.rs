@@ -8,6 +8,7 @@ use crate::value::{Number, Value};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 /// Which reports, grouped how, aggregated to what.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -261,6 +262,36 @@ pub struct TableRow {
     pub matched: u64,
     /// One per aggregate.
     pub cells: Vec<Cell>,
+}
+
+/// Which groups of a table are wanted when not all are: so many with most reports, of equals those whose keys come first (a missing
+/// value last, as in labels), and also some that are named, which are not among the so many.
+#[derive(Clone, Copy, Debug)]
+pub struct Most<'a> {
+    /// How many.
+    pub groups: usize,
+    /// The others; those without a report have no row all the same.
+    pub also: &'a BTreeSet<Key>,
+}
+
+/// The part of a table that was wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Top {
+    /// All reports, and the rows that were wanted.
+    pub table: Table,
+    /// Groups without a row.
+    pub beyond: Beyond,
+}
+
+/// What there is to say of groups that have reports and no row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Beyond {
+    /// How many there are.
+    pub groups: u64,
+    /// Their reports.
+    pub matched: u64,
+    /// How many different values each group-by attribute has among them; empty when there are none.
+    pub values: Vec<u64>,
 }
 
 /// A group's values in the order of `group`, as they are written; `None` where the attribute is missing.
