@@ -6,7 +6,8 @@ use crate::sealer;
 use crate::series::{Rules, SeriesState, zero_for_secs};
 use crate::source::{ReportSource, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricRevision, Project, SealedMetric, Store, WindowFacts};
-use model::{Batch, Label, Page, Point, Query, Series, Shape, Table, Window};
+use model::{Batch, Key, Label, Page, Point, Series, Shape, Top, Window};
+use std::collections::BTreeSet;
 
 /// Why there is no draft.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +37,21 @@ pub(crate) fn page(
     metrics: &[&Metric],
     window: Window,
 ) -> Result<Page, DraftError> {
-    let queries: Vec<&Query> = metrics.iter().map(|metric| &metric.newest().query).collect();
-    let tables = source.evaluate(project.id, window, &queries)?;
+    let mut states: Vec<(SeriesState, BTreeSet<Key>)> = Vec::with_capacity(metrics.len());
+    for metric in metrics {
+        let state = match catalog.series_state(metric.id, window.period())? {
+            Some(bytes) => SeriesState::decode(&bytes).ok_or(CatalogError::Damaged("series state"))?,
+            None => SeriesState::default(),
+        };
+        let remembered = state.remembered(&metric.newest().query);
+        states.push((state, remembered));
+    }
+    let queries: Vec<_> = metrics.iter().zip(&states).map(|(metric, (_, remembered))| sealer::ask(metric.newest(), remembered)).collect();
+    let tops = source.evaluate(project.id, window, &queries)?;
     let mut sealed: Vec<(&Metric, &MetricRevision, SealedMetric)> = Vec::with_capacity(metrics.len());
-    for (metric, table) in metrics.iter().zip(tables) {
+    for ((metric, (state, _)), top) in metrics.iter().zip(&states).zip(tops) {
         let failed = |reason| DraftError::Metric { metric: format!("{}/{}", metric.set, metric.name), reason };
-        let one = seal(source, catalog, project, metric, &table.map_err(failed)?, window)?.map_err(failed)?;
+        let one = seal(source, project, metric, &top.map_err(failed)?, state, window)?.map_err(failed)?;
         sealed.push((metric, metric.newest(), one));
     }
     let sealed: Vec<batch::Sealed<'_>> = sealed.iter().map(|(metric, revision, one)| (*metric, *revision, one)).collect();
@@ -51,10 +61,10 @@ pub(crate) fn page(
 
 fn seal(
     source: &impl ReportSource,
-    catalog: &Catalog,
     project: &Project,
     metric: &Metric,
-    table: &Table,
+    top: &Top,
+    state: &SeriesState,
     window: Window,
 ) -> Result<Result<SealedMetric, String>, DraftError> {
     let revision = metric.newest();
@@ -63,15 +73,11 @@ fn seal(
         zero_for_secs: zero_for_secs(revision.zero_for, window.period()),
         series_budget: revision.series_budget,
     };
-    let state = match catalog.series_state(metric.id, window.period())? {
-        Some(bytes) => SeriesState::decode(&bytes).ok_or(CatalogError::Damaged("series state"))?,
-        None => SeriesState::default(),
-    };
-    let step = sealer::step(source, project.id, window, table, &state, &rules)?;
+    let step = sealer::step(source, project.id, window, top, state, &rules)?;
     Ok(step.map(|step| SealedMetric {
         revision: revision.id,
         failure: None,
-        matched: table.matched,
+        matched: top.table.matched,
         own: step.own,
         folded: step.folded,
         left_out: step.left_out,

@@ -5,12 +5,12 @@
 
 use crate::batch;
 use crate::deliver;
-use crate::series::{Rules, SeriesState, Step, zero_for_secs};
+use crate::series::{Rules, SeriesState, Step, newcomers, zero_for_secs};
 use crate::source::{ReportSource, SourceStopped, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricId, MetricRevision, SealedMetric, SealedWindow, Snapshot, WindowFacts};
-use model::{Period, ProjectId, Query, Stamp, Table, Window};
+use model::{Key, Most, Period, ProjectId, Query, Stamp, Top, Window};
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -154,7 +154,12 @@ impl<S: ReportSource> Sealer<S> {
         let sets: HashSet<&String> = stores.iter().flat_map(|(_, revision)| &revision.settings.sets).collect();
         let sets: Vec<String> = sets.into_iter().cloned().collect();
         let metrics: Vec<(&Metric, &MetricRevision)> = snapshot.metrics_due(project, window, &sets).collect();
-        let queries: Vec<&Query> = metrics.iter().map(|(_, revision)| &revision.query).collect();
+        let mut remembered: Vec<BTreeSet<Key>> = Vec::with_capacity(metrics.len());
+        for (metric, revision) in &metrics {
+            remembered.push(self.known(metric.id, window.period())?.state.remembered(&revision.query));
+        }
+        let ask = |((_, revision), remembered)| ask(revision, remembered);
+        let queries: Vec<(&Query, Most<'_>)> = metrics.iter().copied().zip(&remembered).map(ask).collect();
         let tables = self.source.evaluate(project, window, &queries)?;
         assert_eq!(tables.len(), queries.len(), "a source answers every query");
 
@@ -184,7 +189,7 @@ impl<S: ReportSource> Sealer<S> {
             let born_anew = SeriesState::default();
             let state = if unbroken { &known.state } else { &born_anew };
             let step = match table {
-                Ok(table) => step(source.as_ref(), project, window, &table, state, &rules)?.map(|step| (table.matched, step)),
+                Ok(top) => step(source.as_ref(), project, window, &top, state, &rules)?.map(|step| (top.table.matched, step)),
                 Err(reason) => Err(reason),
             };
             let (one, next) = match step {
@@ -280,16 +285,21 @@ impl<S: ReportSource> Sealer<S> {
     }
 }
 
+/// What the reports are asked for a metric: the groups that its series remember, and of others as many as could get a seat.
+pub(crate) fn ask<'a>(revision: &'a MetricRevision, remembered: &'a BTreeSet<Key>) -> (&'a Query, Most<'a>) {
+    (&revision.query, Most { groups: newcomers(revision.series_budget), also: remembered })
+}
+
 /// Seals one metric in memory; what is beyond its budget is evaluated as one group.
 pub(crate) fn step(
     source: &impl ReportSource,
     project: ProjectId,
     window: Window,
-    table: &Table,
+    top: &Top,
     state: &SeriesState,
     rules: &Rules<'_>,
 ) -> Result<Result<Step, String>, Unreadable> {
-    let seating = state.seat(table, rules, window);
+    let seating = state.seat(top, rules, window);
     let rest = match seating.kept() {
         None => Ok(None),
         Some(kept) => source.rest(project, window, rules.query, &kept)?.map(Some),

@@ -2,7 +2,7 @@
 
 use crate::aggregate::{Aggregate, Partial};
 use crate::derived::lookup;
-use crate::query::{Beyond, Direction, Key, Most, Query, Selected, Selection, Table, TableRow, Top, order, passes};
+use crate::query::{Direction, Key, Most, Query, Selected, Selection, Table, TableRow, Top, order, passes};
 use crate::report::Report;
 use crate::value::Value;
 use std::borrow::Cow;
@@ -83,17 +83,7 @@ pub fn evaluate<'r>(reports: impl IntoIterator<Item = &'r Report>, query: &Query
 
 /// Evaluates a query for some of its groups.
 pub fn evaluate_most<'r>(reports: impl IntoIterator<Item = &'r Report>, query: &Query, most: Most<'_>) -> Top {
-    let Table { matched, rows } = evaluate(reports, query);
-    let (mut shown, mut others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.key.is_empty() || most.also.contains(&row.key));
-    let label = |row: &TableRow| row.key.iter().map(|value| (value.is_none(), value.clone())).collect::<Vec<_>>();
-    others.sort_by(|a, b| b.matched.cmp(&a.matched).then_with(|| label(a).cmp(&label(b))));
-    let beyond = others.split_off(most.groups.min(others.len()));
-    shown.append(&mut others);
-    shown.sort_by(|a, b| a.key.cmp(&b.key));
-    let values = |at: usize| beyond.iter().map(|row| &row.key[at]).collect::<BTreeSet<_>>().len() as u64;
-    let values = if beyond.is_empty() { Vec::new() } else { (0..query.group.len()).map(values).collect() };
-    let beyond = Beyond { groups: beyond.len() as u64, matched: beyond.iter().map(|row| row.matched).sum(), values };
-    Top { table: Table { matched, rows: shown }, beyond }
+    evaluate(reports, query).into_most(most)
 }
 
 /// The reports that pass and whose groups are not among those kept, aggregated as one group. Its key is empty.

@@ -283,6 +283,25 @@ pub struct Top {
     pub beyond: Beyond,
 }
 
+impl Table {
+    /// Leaves only the rows that are wanted; the one of an ungrouped query always is.
+    pub fn into_most(self, most: Most<'_>) -> Top {
+        let Table { matched, rows } = self;
+        let (mut shown, mut others): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.key.is_empty() || most.also.contains(&row.key));
+        let label = |row: &TableRow| row.key.iter().map(|value| (value.is_none(), value.clone())).collect::<Vec<_>>();
+        others.sort_by(|a, b| b.matched.cmp(&a.matched).then_with(|| label(a).cmp(&label(b))));
+        let beyond = others.split_off(most.groups.min(others.len()));
+        shown.append(&mut others);
+        shown.sort_by(|a, b| a.key.cmp(&b.key));
+        let values = |at: usize| beyond.iter().map(|row| &row.key[at]).collect::<BTreeSet<_>>().len() as u64;
+        let attributes = beyond.first().map_or(0, |row| row.key.len());
+        let values = (0..attributes).map(values).collect();
+        let beyond = Beyond { groups: beyond.len() as u64, matched: beyond.iter().map(|row| row.matched).sum(), values };
+        Top { table: Table { matched, rows: shown }, beyond }
+    }
+}
+
 /// What there is to say of groups that have reports and no row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Beyond {

@@ -56,7 +56,7 @@ use codec::Entry;
 use core::{Core, Outcome, Request, SharedClock, Started};
 use memory::Memory;
 use model::oracle;
-use model::{Attachment, Key, NewAttachment, NewReport, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Tx};
+use model::{Attachment, Key, Most, NewAttachment, NewReport, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Top, Tx};
 use reader::Extent;
 use recovery::failed;
 use std::collections::BTreeSet;
@@ -296,6 +296,23 @@ impl Reports {
         let asked = self.scan(project, span, view, &columns::needed(queries), cancel, |source| columns::evaluate(source, queries))?;
         Ok(match asked {
             Ok(tables) => tables.into_iter().map(|table| table.map_err(EvaluateError::from)).collect(),
+            Err(error) => queries.iter().map(|_| Err(error)).collect(),
+        })
+    }
+
+    /// The same for only some groups of each query: see `model::Most`.
+    pub fn evaluate_most(
+        &self,
+        project: ProjectId,
+        span: Range<Stamp>,
+        view: View,
+        queries: &[(&Query, Most<'_>)],
+        cancel: &Cancel,
+    ) -> Result<Vec<Result<Top, EvaluateError>>, ReadError> {
+        let names = columns::needed(&queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
+        let asked = self.scan(project, span, view, &names, cancel, |source| columns::evaluate_most(source, queries))?;
+        Ok(match asked {
+            Ok(tops) => tops.into_iter().map(|top| top.map_err(EvaluateError::from)).collect(),
             Err(error) => queries.iter().map(|_| Err(error)).collect(),
         })
     }
