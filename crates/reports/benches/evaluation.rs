@@ -5,14 +5,17 @@
 //!     evaluation stored FOLDER                answers from that store
 //!     evaluation live FOLDER REPORTS SECS     takes the same reports anew and answers from memory, as windows are sealed
 
-use model::{Attributes, Cell, NewReport, ProjectId, Query, ReportId, Stamp, Table, TableRow, Value};
+use model::{Attributes, Cell, Key, Most, NewReport, ProjectId, Query, ReportId, Stamp, Table, TableRow, Top, Value};
 use reports::{Cancel, Clock, Reading, RealDisk, Reports, Settings, View};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::{self, BufRead, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,7 +155,12 @@ struct Ask {
     queries: Vec<Query>,
     span: (u64, u64),
     /// Only so many groups, those with the greatest first cell.
+    #[serde(default)]
     top: Option<usize>,
+    /// As a window is sealed: the groups that had one of so many seats when such a thing was last asked, as many others, and all
+    /// without a seat as one.
+    #[serde(default)]
+    seats: Option<usize>,
     /// Whether anything is told but times.
     told: bool,
     /// Whether the rows themselves are told, or only how many there are and their digest.
@@ -162,12 +170,19 @@ struct Ask {
 }
 
 fn answer_all(store: &Reports) -> Fallible<()> {
+    // By query the groups that have a seat.
+    let mut seated: Vec<BTreeSet<Key>> = Vec::new();
     for line in io::stdin().lock().lines() {
         let mut ask: Ask = serde_json::from_str(&line?)?;
         ask.queries.iter_mut().try_for_each(Query::compile)?;
         let queries: Vec<&Query> = ask.queries.iter().collect();
         let second = |secs: u64| Stamp::from_secs(START + secs);
         let view = if ask.accepted { View::Accepted } else { View::Current };
+        if let Some(seats) = ask.seats {
+            seated.resize(queries.len(), BTreeSet::new());
+            seal(store, second(ask.span.0)..second(ask.span.1), &queries, seats, ask.told, &mut seated)?;
+            continue;
+        }
         let (began, cpu) = (Instant::now(), cpu_secs());
         let mut tables = store.evaluate(PROJECT, second(ask.span.0)..second(ask.span.1), view, &queries, &Cancel::default())?;
         if let Some(top) = ask.top {
@@ -184,6 +199,52 @@ fn answer_all(store: &Reports) -> Fallible<()> {
             .collect();
         say(&json!({"wall": wall, "cpu": cpu, "resident": resident()?, "answers": told}))?;
     }
+    Ok(())
+}
+
+/// Asks what the sealing of a window asks, and tells times: of the groups, and of what is beyond the seats. When it is to tell more, it
+/// only checks that the groups are those of the whole tables.
+fn seal(
+    store: &Reports,
+    span: Range<Stamp>,
+    queries: &[&Query],
+    seats: usize,
+    told: bool,
+    seated: &mut [BTreeSet<Key>],
+) -> Fallible<()> {
+    let cancel = Cancel::default();
+    let most = seated.iter().map(|also| Most { groups: seats, also });
+    let asked: Vec<(&Query, Most<'_>)> = queries.iter().copied().zip(most).collect();
+    let (began, cpu) = (Instant::now(), cpu_secs());
+    let tops = store.evaluate_most(PROJECT, span.clone(), View::Accepted, &asked, &cancel)?;
+    let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_secs() - cpu);
+    let mut different = 0;
+    if told {
+        let tables = store.evaluate(PROJECT, span.clone(), View::Accepted, queries, &cancel)?;
+        for ((top, table), (_, most)) in tops.iter().zip(tables).zip(&asked) {
+            different += usize::from(top != &table.map(|table| table.into_most(*most)));
+        }
+    }
+    let (mut rows, mut over, mut of_seats) = (0, Vec::new(), Vec::new());
+    for (query, top) in queries.iter().zip(tops) {
+        let Top { mut table, beyond } = top?;
+        rows += table.rows.len();
+        table.rows.sort_by_key(|row| Reverse(row.matched));
+        if table.rows.len() > seats || beyond.groups > 0 {
+            over.push((*query, of_seats.len()));
+        }
+        of_seats.push(table.rows.into_iter().take(seats).map(|row| row.key).collect());
+    }
+    seated.clone_from_slice(&of_seats);
+    let (rest_began, rest_cpu) = (Instant::now(), cpu_secs());
+    for (query, at) in &over {
+        store.rest(PROJECT, span.clone(), View::Accepted, query, &of_seats[*at], &cancel)??;
+    }
+    let (rest_wall, rest_cpu) = (rest_began.elapsed().as_secs_f64(), cpu_secs() - rest_cpu);
+    say(&json!({
+        "wall": wall, "cpu": cpu, "rest_wall": rest_wall, "rest_cpu": rest_cpu, "resident": resident()?,
+        "groups": rows, "over": over.len(), "different": different,
+    }))?;
     Ok(())
 }
 
