@@ -22,8 +22,8 @@ pub(crate) struct Plan<'q> {
     pub(crate) groupings: Vec<Grouping>,
     pub(crate) jobs: Vec<Job>,
     queries: Vec<Asked>,
-    /// Groups that are left out, and the others taken for one.
-    pub(crate) kept: Option<&'q BTreeSet<Key>>,
+    /// Of each query the groups that are left out, the others being taken for one; empty: none of any query.
+    pub(crate) kept: Vec<&'q BTreeSet<Key>>,
     /// Of each query the groups that are wanted; empty: all of every query.
     pub(crate) most: Vec<Most<'q>>,
 }
@@ -85,7 +85,9 @@ pub(crate) struct Gathered {
     pub(crate) states: Vec<State>,
     pub(crate) failure: Option<Failure>,
     /// Of the groups of the only grouping, when some are left out: whether this is one of them.
-    pub(crate) kept: Vec<Option<bool>>,
+    pub(crate) kept: Bits,
+    /// That is known of groups below this.
+    kept_length: usize,
     /// Where the states of groups are: one more than the place by group, 0 for one without; empty: at the group itself.
     pub(crate) places: Vec<u32>,
     /// How many places there are.
@@ -100,6 +102,9 @@ struct Shown {
     beyond: Beyond,
 }
 
+/// Groups in the order of their keys, and these keys attribute by attribute.
+type Ordered = (Vec<u32>, Vec<Vec<Option<String>>>);
+
 /// Things by what they are made of.
 #[derive(Default)]
 struct Known {
@@ -107,11 +112,12 @@ struct Known {
     conditions: HashMap<(usize, String), usize>,
     filters: HashMap<Vec<Vec<usize>>, usize>,
     groupings: HashMap<Vec<usize>, usize>,
-    jobs: HashMap<(usize, usize), usize>,
+    /// By filter, grouping and, where each leaves out groups of its own, query.
+    jobs: HashMap<(usize, usize, usize), usize>,
 }
 
 impl<'q> Plan<'q> {
-    pub(crate) fn new(project: ProjectId, queries: &[&'q Query], kept: Option<&'q BTreeSet<Key>>) -> Plan<'q> {
+    pub(crate) fn new(project: ProjectId, queries: &[&'q Query], kept: &[&'q BTreeSet<Key>]) -> Plan<'q> {
         let mut plan = Plan {
             project,
             resolver: Resolver::new(),
@@ -121,7 +127,7 @@ impl<'q> Plan<'q> {
             groupings: Vec::new(),
             jobs: Vec::new(),
             queries: Vec::new(),
-            kept,
+            kept: kept.to_vec(),
             most: Vec::new(),
         };
         let mut known = Known::default();
@@ -139,7 +145,8 @@ impl<'q> Plan<'q> {
             groupings.push(Grouping { attributes: attributes.clone(), pairs, jobs: Vec::new() });
             groupings.len() - 1
         });
-        let job = *known.jobs.entry((filter, grouping)).or_insert_with(|| {
+        let alone = if self.kept.is_empty() { 0 } else { self.queries.len() };
+        let job = *known.jobs.entry((filter, grouping, alone)).or_insert_with(|| {
             jobs.push(Job { filter, grouping, aggregates: Vec::new(), queries: Vec::new() });
             groupings[grouping].jobs.push(jobs.len() - 1);
             jobs.len() - 1
@@ -215,7 +222,8 @@ impl<'q> Plan<'q> {
             matched: Matched::default(),
             states,
             failure: None,
-            kept: Vec::new(),
+            kept: Bits::default(),
+            kept_length: 0,
             places: Vec::new(),
             places_length: 0,
             shown: Vec::new(),
@@ -236,14 +244,6 @@ impl<'q> Plan<'q> {
         values.push(before);
         values.reverse();
         values
-    }
-
-    /// The values of a group.
-    pub(crate) fn key(&self, grouping: &Grouping, group: u32) -> Key {
-        let values = self.values(grouping, &[group]);
-        let texts =
-            grouping.attributes.iter().zip(values).map(|(attribute, number)| self.attributes[*attribute].space.written(number.into_iter()));
-        texts.flatten().collect()
     }
 
     /// Settles which groups the queries of a job show, when all reports are counted and nothing else is gathered yet. Only these get
@@ -346,6 +346,26 @@ impl<'q> Plan<'q> {
         }
     }
 
+    /// Finds out which groups below a length are left out by a job.
+    pub(crate) fn find_kept(&self, job: usize, length: usize, gathered: &mut Gathered) {
+        let Job { grouping, queries, .. } = &self.jobs[job];
+        let (grouping, kept) = (&self.groupings[*grouping], self.kept[queries[0]]);
+        if gathered.kept_length >= length {
+            return;
+        }
+        // Mostly other blocks have had their groups numbered already, and it need not be done again for these.
+        gathered.kept_length = match (grouping.pairs.last(), grouping.attributes.last()) {
+            (Some(pairs), _) => pairs.length(),
+            (None, Some(attribute)) => self.attributes[*attribute].space.length(),
+            (None, None) => 1,
+        };
+        gathered.kept = Bits::default();
+        if grouping.attributes.is_empty() && kept.contains(&Vec::new()) {
+            gathered.kept.put(0);
+        }
+        self.found_groups(grouping, kept).into_iter().for_each(|group| _ = gathered.kept.put(group as usize));
+    }
+
     /// The groups of those keys that were seen.
     fn found_groups(&self, grouping: &Grouping, keys: &BTreeSet<Key>) -> Vec<u32> {
         let keys: Vec<&Key> = keys.iter().filter(|key| key.len() == grouping.attributes.len()).collect();
@@ -367,6 +387,12 @@ impl<'q> Plan<'q> {
             return queries.iter().map(|query| (*query, Err(failure))).collect();
         }
         gathered.states.iter_mut().for_each(|state| state.settle(threads));
+        if !self.kept.is_empty() {
+            let matched = gathered.matched.reports.iter().sum();
+            let row = |query: &usize| self.row(&self.queries[*query], &gathered, 0, Vec::new());
+            let top = |query| Top { table: Table { matched, rows: vec![row(query)] }, beyond: Beyond::default() };
+            return queries.iter().map(|query| (*query, Ok(top(query)))).collect();
+        }
         let mut shown = std::mem::take(&mut gathered.shown);
         if shown.is_empty() {
             shown = self.shown(job, &gathered.matched.reports);
@@ -375,7 +401,7 @@ impl<'q> Plan<'q> {
         let matched = gathered.matched.reports.iter().sum();
         let mut answers = Vec::with_capacity(queries.len());
         // Groups in the order of keys, and these keys attribute by attribute.
-        let mut ordered: Option<(Vec<u32>, Vec<Vec<Option<String>>>)> = None;
+        let mut ordered: Option<Ordered> = None;
         let mut left = queries.iter().zip(shown).peekable();
         while let Some((query, Shown { groups, beyond })) = left.next() {
             // Mostly the next one shows the same.
@@ -396,7 +422,7 @@ impl<'q> Plan<'q> {
     }
 
     /// Groups in the order of their keys, and the keys attribute by attribute.
-    fn ordered(&self, grouping: &Grouping, groups: Vec<u32>) -> (Vec<u32>, Vec<Vec<Option<String>>>) {
+    fn ordered(&self, grouping: &Grouping, groups: Vec<u32>) -> Ordered {
         let spaces = || grouping.attributes.iter().map(|attribute| &self.attributes[*attribute].space);
         let values = self.values(grouping, &groups);
         let ranks: Vec<Vec<u32>> = spaces().zip(&values).map(|(space, numbers)| space.ranks(numbers)).collect();
@@ -409,15 +435,6 @@ impl<'q> Plan<'q> {
         }
         let texts = spaces().zip(&values).map(|(space, numbers)| space.written(order.iter().map(|at| numbers[*at]))).collect();
         (order.into_iter().map(|at| groups[at]).collect(), texts)
-    }
-
-    /// The only row of the only query, whose key is empty.
-    pub(crate) fn only_row(&self, mut gathered: Gathered, threads: usize) -> Result<TableRow, Failure> {
-        gathered.states.iter_mut().for_each(|state| state.settle(threads));
-        match gathered.failure {
-            Some(failure) => Err(failure),
-            None => Ok(self.row(&self.queries[0], &gathered, 0, Vec::new())),
-        }
     }
 
     fn row(&self, asked: &Asked, gathered: &Gathered, group: usize, key: Key) -> TableRow {

@@ -8,7 +8,7 @@
 use crate::bits::Bits;
 use crate::block::{Block, Column};
 use crate::gather::{Input, Rows};
-use crate::plan::{Gathered, Grouping, Job, Name, Plan};
+use crate::plan::{Gathered, Grouping, Name, Plan};
 use model::oracle::MAX_GROUPS;
 use model::{AggregateOp, Key, Most, ProjectId, Query, Stamp, Table, TableRow, Top};
 use std::borrow::Cow;
@@ -79,30 +79,39 @@ pub(crate) fn evaluate_within<E: Send>(
     queries: &[&Query],
     most: &[Most<'_>],
 ) -> Result<Vec<Result<Top, Failure>>, E> {
-    let mut plan = Plan::new(source.project, queries, None);
+    let mut plan = Plan::new(source.project, queries, &[]);
     plan.most = most.to_vec();
+    answer(bounds, source, plan, queries.len())
+}
+
+/// Evaluates each query over the reports whose groups are not among those kept, as one group with an empty key.
+pub fn rests<E: Send>(source: &Source<'_, E>, queries: &[(&Query, &BTreeSet<Key>)]) -> Result<Vec<Result<TableRow, Failure>>, E> {
+    rests_within(Bounds::USUAL, source, queries)
+}
+
+pub(crate) fn rests_within<E: Send>(
+    bounds: Bounds,
+    source: &Source<'_, E>,
+    queries: &[(&Query, &BTreeSet<Key>)],
+) -> Result<Vec<Result<TableRow, Failure>>, E> {
+    let (queries, kept): (Vec<&Query>, Vec<&BTreeSet<Key>>) = queries.iter().copied().unzip();
+    let tops = answer(bounds, source, Plan::new(source.project, &queries, &kept), queries.len())?;
+    Ok(tops.into_iter().map(|top| Ok(top?.table.rows.pop().expect("one group has one row"))).collect())
+}
+
+/// Carries out a plan; what each of its queries comes to.
+fn answer<E: Send>(bounds: Bounds, source: &Source<'_, E>, plan: Plan<'_>, queries: usize) -> Result<Vec<Result<Top, Failure>>, E> {
     let scan = Scan::new(bounds, source, &plan);
     let answers = if plan.jobs.len() <= bounds.few_jobs {
         scan.gather().into_iter().enumerate().flat_map(|(job, gathered)| plan.tables(job, gathered, source.threads)).collect()
     } else {
         scan.in_batches()
     };
-    let mut tables: Vec<_> = queries.iter().map(|_| Err(Failure::Cancelled)).collect();
+    let mut tops: Vec<_> = (0..queries).map(|_| Err(Failure::Cancelled)).collect();
     if scan.has_come_to_its_end()? {
-        answers.into_iter().for_each(|(query, table)| tables[query] = table);
+        answers.into_iter().for_each(|(query, top)| tops[query] = top);
     }
-    Ok(tables)
-}
-
-/// Evaluates a query over the reports whose groups are not among those kept, as one group with an empty key.
-pub fn rest<E: Send>(source: &Source<'_, E>, query: &Query, kept: &BTreeSet<Key>) -> Result<Result<TableRow, Failure>, E> {
-    let plan = Plan::new(source.project, &[query], Some(kept));
-    let scan = Scan::new(Bounds::USUAL, source, &plan);
-    let gathered = scan.gather();
-    if !scan.has_come_to_its_end()? {
-        return Ok(Err(Failure::Cancelled));
-    }
-    Ok(plan.only_row(gathered.into_iter().next().expect("one query is one job"), source.threads))
+    Ok(tops)
 }
 
 /// A scan while it runs.
@@ -406,8 +415,7 @@ impl Prepared<'_, '_> {
 
     /// Takes the block's rows into a job's state.
     fn gather(&self, job: usize, groups: Option<&Groups<'_>>, expected: usize, gathered: &mut Gathered) {
-        let Job { filter, grouping, .. } = &self.plan.jobs[job];
-        let mut chosen = self.chosen(*filter).map(rows_in);
+        let mut chosen = self.chosen(self.plan.jobs[job].filter).map(rows_in);
         if gathered.failure.is_some() || chosen.as_ref().is_some_and(Vec::is_empty) {
             return;
         }
@@ -418,8 +426,14 @@ impl Prepared<'_, '_> {
             groups_length: groups.map_or(1, |groups| groups.length),
             expected,
         };
-        if let Some(kept) = self.plan.kept {
-            chosen = Some(self.rest(&self.plan.groupings[*grouping], kept, chosen, rows.groups, &mut gathered.kept));
+        if !self.plan.kept.is_empty() {
+            self.plan.find_kept(job, rows.groups_length, gathered);
+            let (kept, of_rows) = (&gathered.kept, rows.groups);
+            let is_left = |row: &u32| !kept.has(of_rows.map_or(0, |groups| groups[*row as usize] as usize));
+            chosen = Some(match chosen {
+                None => (0..self.block.rows() as u32).filter(is_left).collect(),
+                Some(chosen) => chosen.into_iter().filter(is_left).collect(),
+            });
             (rows.groups, rows.groups_length) = (None, 1);
         }
         rows.chosen = chosen.as_deref();
@@ -468,28 +482,6 @@ impl Prepared<'_, '_> {
             let (numbers, numbers_length) =
                 if is_numbered { (self.numbers(*attribute, rows.expected), of.space.length()) } else { (&[][..], 0) };
             state.add(rows, &Input { column: self.column(*attribute), readings: &of.readings, numbers, numbers_length });
-        }
-    }
-
-    /// The rows of those chosen whose group is not kept.
-    fn rest(
-        &self,
-        grouping: &Grouping,
-        kept: &BTreeSet<Key>,
-        chosen: Option<Vec<u32>>,
-        groups: Option<&[u32]>,
-        known: &mut Vec<Option<bool>>,
-    ) -> Vec<u32> {
-        let is_left = |row: &u32| {
-            let group = groups.map_or(0, |groups| groups[*row as usize]);
-            if known.len() <= group as usize {
-                known.resize(group as usize + 1, None);
-            }
-            !*known[group as usize].get_or_insert_with(|| kept.contains(&self.plan.key(grouping, group)))
-        };
-        match chosen {
-            None => (0..self.block.rows() as u32).filter(is_left).collect(),
-            Some(chosen) => chosen.into_iter().filter(is_left).collect(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Random queries over random reports in random blocks equal the naive evaluator, whatever the blocks and threads.
 
-use crate::scan::{Bounds, evaluate_within};
-use crate::{Bits, Block, Builder, Dictionaries, Failure, Source, evaluate, needed, needed_for, rest, select};
+use crate::scan::{Bounds, evaluate_within, rests_within};
+use crate::{Bits, Block, Builder, Dictionaries, Failure, Source, evaluate, needed, needed_for, rests, select};
 use model::{
     Aggregate, AggregateOp, Attributes, Condition, Derived, Direction, Function, Granularity, Key, Most, Operator, ProjectId, Query,
     Report, Selection, Stamp, Tx, Value, oracle,
@@ -241,7 +241,7 @@ fn whoever_has_gone_gets_no_part_of_an_answer() {
         Source { project: PROJECT, parts: 1_000, load: &load, span: Stamp::ZERO..Stamp::from_secs(1), threads: 2, cancelled: &cancelled };
     let query = counted(&["_tx"], &[]);
     assert_eq!(evaluate(&source, &[&query, &query]), Ok(vec![Err(Failure::Cancelled), Err(Failure::Cancelled)]));
-    assert_eq!(rest(&source, &query, &BTreeSet::new()), Ok(Err(Failure::Cancelled)));
+    assert_eq!(rests(&source, &[(&query, &BTreeSet::new())]), Ok(vec![Err(Failure::Cancelled)]));
     assert_eq!(select(&source, &Selection::default()), Ok(Err(Failure::Cancelled)));
     assert!(loaded.load(std::sync::atomic::Ordering::SeqCst) <= 5);
 }
@@ -306,11 +306,22 @@ proptest! {
     }
 
     #[test]
-    fn the_rest_equals_the_oracle(reports in reports(), query in query(), layout in layout(), every in 1..4usize) {
-        let kept: BTreeSet<Key> = oracle::evaluate(&reports, &query).rows.into_iter().map(|row| row.key).step_by(every).collect();
-        let blocks = layout.blocks(&reports, &needed(&[&query]));
-        let row = layout.ask(&blocks, |source| rest(source, &query, &kept));
-        prop_assert_eq!(row, Ok(oracle::rest(layout.seen(&reports), &query, &kept)), "{:?} without {:?}", query, kept);
+    fn the_rest_equals_the_oracle(
+        reports in reports(), queries in prop::collection::vec((query(), 1..4usize), 1..5), layout in layout(), bounds in bounds(),
+    ) {
+        let kept = |(query, every): &(Query, usize)| -> BTreeSet<Key> {
+            oracle::evaluate(&reports, query).rows.into_iter().map(|row| row.key).step_by(*every).collect()
+        };
+        let kept: Vec<BTreeSet<Key>> = queries.iter().map(kept).collect();
+        let mut asked: Vec<(&Query, &BTreeSet<Key>)> = queries.iter().map(|(query, _)| query).zip(&kept).collect();
+        // The same groups, none of which is left out.
+        let none = BTreeSet::new();
+        asked.push((asked[0].0, &none));
+        let blocks = layout.blocks(&reports, &needed(&asked.iter().map(|(query, _)| *query).collect::<Vec<_>>()));
+        let rows = layout.ask(&blocks, |source| rests_within(bounds, source, &asked));
+        for (row, (query, kept)) in rows.into_iter().zip(asked) {
+            prop_assert_eq!(row, Ok(oracle::rest(layout.seen(&reports), query, kept)), "{:?} without {:?}", query, kept);
+        }
     }
 
     #[test]

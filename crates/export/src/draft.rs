@@ -3,11 +3,10 @@
 
 use crate::batch;
 use crate::sealer;
-use crate::series::{Rules, SeriesState, zero_for_secs};
+use crate::series::SeriesState;
 use crate::source::{ReportSource, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricRevision, Project, SealedMetric, Store, WindowFacts};
-use model::{Batch, Key, Label, Page, Point, Series, Shape, Top, Window};
-use std::collections::BTreeSet;
+use model::{Batch, Label, Page, Point, Series, Shape, Window};
 
 /// Why there is no draft.
 #[derive(Debug, thiserror::Error)]
@@ -37,52 +36,33 @@ pub(crate) fn page(
     metrics: &[&Metric],
     window: Window,
 ) -> Result<Page, DraftError> {
-    let mut states: Vec<(SeriesState, BTreeSet<Key>)> = Vec::with_capacity(metrics.len());
+    let mut states: Vec<SeriesState> = Vec::with_capacity(metrics.len());
     for metric in metrics {
-        let state = match catalog.series_state(metric.id, window.period())? {
+        states.push(match catalog.series_state(metric.id, window.period())? {
             Some(bytes) => SeriesState::decode(&bytes).ok_or(CatalogError::Damaged("series state"))?,
             None => SeriesState::default(),
-        };
-        let remembered = state.remembered(&metric.newest().query);
-        states.push((state, remembered));
+        });
     }
-    let queries: Vec<_> = metrics.iter().zip(&states).map(|(metric, (_, remembered))| sealer::ask(metric.newest(), remembered)).collect();
-    let tops = source.evaluate(project.id, window, &queries)?;
+    let asked: Vec<(&MetricRevision, &SeriesState)> = metrics.iter().map(|metric| metric.newest()).zip(&states).collect();
     let mut sealed: Vec<(&Metric, &MetricRevision, SealedMetric)> = Vec::with_capacity(metrics.len());
-    for ((metric, (state, _)), top) in metrics.iter().zip(&states).zip(tops) {
+    for (metric, step) in metrics.iter().zip(sealer::steps(source, project.id, window, &asked)?) {
         let failed = |reason| DraftError::Metric { metric: format!("{}/{}", metric.set, metric.name), reason };
-        let one = seal(source, project, metric, &top.map_err(failed)?, state, window)?.map_err(failed)?;
-        sealed.push((metric, metric.newest(), one));
+        let step = step.map_err(failed)?;
+        let revision = metric.newest();
+        let one = SealedMetric {
+            revision: revision.id,
+            failure: None,
+            matched: step.matched,
+            own: step.own,
+            folded: step.folded,
+            left_out: step.left_out,
+            series: step.series,
+        };
+        sealed.push((metric, revision, one));
     }
     let sealed: Vec<batch::Sealed<'_>> = sealed.iter().map(|(metric, revision, one)| (*metric, *revision, one)).collect();
     let facts = WindowFacts { coverage: 1.0, accepted: source.accepted(project.id, window)?, refused: source.refused(project.id, window) };
     Ok(batch::page(&project.name, store, &store.newest().settings, window, &facts, &sealed))
-}
-
-fn seal(
-    source: &impl ReportSource,
-    project: &Project,
-    metric: &Metric,
-    top: &Top,
-    state: &SeriesState,
-    window: Window,
-) -> Result<Result<SealedMetric, String>, DraftError> {
-    let revision = metric.newest();
-    let rules = Rules {
-        query: &revision.query,
-        zero_for_secs: zero_for_secs(revision.zero_for, window.period()),
-        series_budget: revision.series_budget,
-    };
-    let step = sealer::step(source, project.id, window, top, state, &rules)?;
-    Ok(step.map(|step| SealedMetric {
-        revision: revision.id,
-        failure: None,
-        matched: top.table.matched,
-        own: step.own,
-        folded: step.folded,
-        left_out: step.left_out,
-        series: step.series,
-    }))
 }
 
 /// One harmless point under the store's own prefix, to see whether the store takes it.

@@ -7,7 +7,7 @@
 //! twice what the smallest holder had over `zero_for` takes that seat. Nothing is remembered of groups without a seat, so a
 //! flood of values costs no memory.
 
-use catalog::{SealedCell, SealedSeries, SeriesKey};
+use catalog::{MetricRevision, SealedCell, SealedSeries, SeriesKey};
 use model::aggregate::NotExportable;
 use model::{Aggregate, Beyond, Counter, Key, Label, Period, Query, Shape, Stamp, TableRow, Top, Window};
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,8 @@ pub(crate) struct Rules<'a> {
 pub(crate) struct Seating<'a> {
     /// What is remembered of holders, and of counters still shown.
     memory: BTreeMap<SeriesKey, Memory>,
+    /// The window's reports.
+    matched: u64,
     /// The window's groups with a seat.
     own: BTreeMap<SeriesKey, &'a TableRow>,
     /// Whether it has others.
@@ -117,6 +119,8 @@ pub(crate) struct Seating<'a> {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Step {
     pub(crate) series: Vec<SealedSeries>,
+    /// Reports that passed the filter.
+    pub(crate) matched: u64,
     pub(crate) own: u64,
     pub(crate) folded: u64,
     pub(crate) left_out: u64,
@@ -215,7 +219,7 @@ impl SeriesState {
         let told = self.over_budget(window.start_secs()).filter(|_| same).cloned();
         let is_folded = !folded.is_empty() || beyond.groups > 0;
         let over = if is_folded { Some(OverBudget::of(&folded, beyond, rules.query, window, day_used_up)) } else { told };
-        Seating { memory, own, is_folded, births, over }
+        Seating { memory, matched: table.matched, own, is_folded, births, over }
     }
 }
 
@@ -269,7 +273,15 @@ impl Seating<'_> {
             series.push(SealedSeries { key: key.clone(), live: memory.live, cells });
         }
         let next = SeriesState { group: query.group.clone(), series: memory.into_iter().collect(), births: self.births, over: self.over };
-        Step { series, own, folded: rest.map_or(0, |rest| rest.matched), left_out, next }
+        Step { series, matched: self.matched, own, folded: rest.map_or(0, |rest| rest.matched), left_out, next }
+    }
+}
+
+impl Rules<'_> {
+    /// How those of a metric behave on a grid.
+    pub(crate) fn of(revision: &MetricRevision, period: Period) -> Rules<'_> {
+        let zero_for_secs = zero_for_secs(revision.zero_for, period);
+        Rules { query: &revision.query, zero_for_secs, series_budget: revision.series_budget }
     }
 }
 

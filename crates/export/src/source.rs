@@ -23,10 +23,14 @@ pub trait ReportSource: Send + Sync + 'static {
     /// the caller tries again.
     fn evaluate(&self, project: ProjectId, window: Window, queries: &[(&Query, Most<'_>)]) -> Result<Vec<Result<Top, String>>, Unreadable>;
 
-    /// Evaluates one query over those reports of a closed window whose groups are not among those kept, as one group with an
-    /// empty key: what is folded beyond a metric's series budget, exact for every aggregate. Blocks.
-    fn rest(&self, project: ProjectId, window: Window, query: &Query, kept: &BTreeSet<Key>)
-    -> Result<Result<TableRow, String>, Unreadable>;
+    /// Evaluates each query over those reports of a closed window whose groups are not among those kept, as one group with an empty
+    /// key: what is folded beyond a metric's series budget, exact for every aggregate. One scan for all. Blocks.
+    fn rests(
+        &self,
+        project: ProjectId,
+        window: Window,
+        queries: &[(&Query, &BTreeSet<Key>)],
+    ) -> Result<Vec<Result<TableRow, String>>, Unreadable>;
 
     /// Reports accepted in a closed window.
     fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable>;

@@ -204,14 +204,7 @@ fn answer_all(store: &Reports) -> Fallible<()> {
 
 /// Asks what the sealing of a window asks, and tells times: of the groups, and of what is beyond the seats. When it is to tell more, it
 /// only checks that the groups are those of the whole tables.
-fn seal(
-    store: &Reports,
-    span: Range<Stamp>,
-    queries: &[&Query],
-    seats: usize,
-    told: bool,
-    seated: &mut [BTreeSet<Key>],
-) -> Fallible<()> {
+fn seal(store: &Reports, span: Range<Stamp>, queries: &[&Query], seats: usize, told: bool, seated: &mut [BTreeSet<Key>]) -> Fallible<()> {
     let cancel = Cancel::default();
     let most = seated.iter().map(|also| Most { groups: seats, also });
     let asked: Vec<(&Query, Most<'_>)> = queries.iter().copied().zip(most).collect();
@@ -231,14 +224,15 @@ fn seal(
         rows += table.rows.len();
         table.rows.sort_by_key(|row| Reverse(row.matched));
         if table.rows.len() > seats || beyond.groups > 0 {
-            over.push((*query, of_seats.len()));
+            over.push(of_seats.len());
         }
         of_seats.push(table.rows.into_iter().take(seats).map(|row| row.key).collect());
     }
     seated.clone_from_slice(&of_seats);
     let (rest_began, rest_cpu) = (Instant::now(), cpu_secs());
-    for (query, at) in &over {
-        store.rest(PROJECT, span.clone(), View::Accepted, query, &of_seats[*at], &cancel)??;
+    let beyond: Vec<(&Query, &BTreeSet<Key>)> = over.iter().map(|at| (queries[*at], &of_seats[*at])).collect();
+    for row in store.rests(PROJECT, span, View::Accepted, &beyond, &cancel)? {
+        row?;
     }
     let (rest_wall, rest_cpu) = (rest_began.elapsed().as_secs_f64(), cpu_secs() - rest_cpu);
     say(&json!({

@@ -317,18 +317,22 @@ impl Reports {
         })
     }
 
-    /// Evaluates a query over the reports of a span whose groups are not among those kept, as one group with an empty key. Blocks.
-    pub fn rest(
+    /// Evaluates each query over the reports of a span whose groups are not among those kept, as one group with an empty key, all in
+    /// one scan. Blocks.
+    pub fn rests(
         &self,
         project: ProjectId,
         span: Range<Stamp>,
         view: View,
-        query: &Query,
-        kept: &BTreeSet<Key>,
+        queries: &[(&Query, &BTreeSet<Key>)],
         cancel: &Cancel,
-    ) -> Result<Result<TableRow, EvaluateError>, ReadError> {
-        let asked = self.scan(project, span, view, &columns::needed(&[query]), cancel, |source| columns::rest(source, query, kept))?;
-        Ok(asked.and_then(|row| row.map_err(EvaluateError::from)))
+    ) -> Result<Vec<Result<TableRow, EvaluateError>>, ReadError> {
+        let names = columns::needed(&queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
+        let asked = self.scan(project, span, view, &names, cancel, |source| columns::rests(source, queries))?;
+        Ok(match asked {
+            Ok(rows) => rows.into_iter().map(|row| row.map_err(EvaluateError::from)).collect(),
+            Err(error) => queries.iter().map(|_| Err(error)).collect(),
+        })
     }
 
     /// Selects reports of a span. Blocks.

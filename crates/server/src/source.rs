@@ -45,15 +45,15 @@ impl ReportSource for Source {
         Ok(tables.into_iter().map(|table| table.map_err(|error| error.to_string())).collect())
     }
 
-    fn rest(
+    fn rests(
         &self,
         project: ProjectId,
         window: Window,
-        query: &Query,
-        kept: &BTreeSet<Key>,
-    ) -> Result<Result<TableRow, String>, Unreadable> {
-        let row = self.reports.rest(project, window.start()..window.end(), View::Accepted, query, kept, &Cancel::default());
-        Ok(row.map_err(|error| Unreadable(error.into()))?.map_err(|error| error.to_string()))
+        queries: &[(&Query, &BTreeSet<Key>)],
+    ) -> Result<Vec<Result<TableRow, String>>, Unreadable> {
+        let rows = self.reports.rests(project, window.start()..window.end(), View::Accepted, queries, &Cancel::default());
+        let rows = rows.map_err(|error| Unreadable(error.into()))?;
+        Ok(rows.into_iter().map(|row| row.map_err(|error| error.to_string())).collect())
     }
 
     fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable> {

@@ -123,14 +123,14 @@ impl ReportSource for Twin {
         Ok(queries.iter().map(|(query, most)| Ok(oracle::evaluate_most(&reports, query, *most))).collect())
     }
 
-    fn rest(
+    fn rests(
         &self,
         _project: ProjectId,
         window: Window,
-        query: &Query,
-        kept: &BTreeSet<Key>,
-    ) -> Result<Result<TableRow, String>, Unreadable> {
-        Ok(Ok(oracle::rest(&self.within(window.start(), window.end()), query, kept)))
+        queries: &[(&Query, &BTreeSet<Key>)],
+    ) -> Result<Vec<Result<TableRow, String>>, Unreadable> {
+        let reports = self.within(window.start(), window.end());
+        Ok(queries.iter().map(|(query, kept)| Ok(oracle::rest(&reports, query, kept))).collect())
     }
 
     fn accepted(&self, _project: ProjectId, window: Window) -> Result<u64, Unreadable> {
