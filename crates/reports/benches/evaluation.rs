@@ -219,7 +219,7 @@ fn seal(store: &Reports, span: Range<Stamp>, queries: &[&Query], seats: usize, t
         }
     }
     let (mut rows, mut over, mut of_seats) = (0, Vec::new(), Vec::new());
-    for (query, top) in queries.iter().zip(tops) {
+    for top in tops {
         let Top { mut table, beyond } = top?;
         rows += table.rows.len();
         table.rows.sort_by_key(|row| Reverse(row.matched));
