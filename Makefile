@@ -2,6 +2,11 @@
 
 CARGO ?= cargo
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crashmeter/tools
+# Peers, data and figures of `make bench`: about 8 GB.
+BENCH ?= $(dir $(TOOLS))bench
+# Reports of a day; the goals speak of ten million.
+ROWS ?= 10000000
+STAGES ?= warm,cold,metrics,path
 # Known to pass with the rules in deny.toml; a newer one may read them differently.
 CARGO_DENY_VERSION := 0.20.2
 
@@ -38,8 +43,9 @@ check: $(TOOLS)/bin/cargo-deny ## format, lints, licences and sources of depende
 	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
 	$(MAKE) test
 
-bench: ## measure reading and durable appends beside their peers (release build)
-	$(CARGO) bench --locked --package server --bench path
+bench: ## measure beside DuckDB, chDB, Polars and DataFusion, and write docs/benchmarks.md (ROWS=1000000: smaller, only printed)
+	scripts/install-bench-tools $(BENCH)
+	CARGO=$(CARGO) $(BENCH)/venv/bin/python bench/run.py --data $(BENCH) --rows $(ROWS) --stages $(STAGES)
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --locked --root $(TOOLS) --version $(CARGO_DENY_VERSION) cargo-deny

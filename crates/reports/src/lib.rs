@@ -56,7 +56,7 @@ use codec::Entry;
 use core::{Core, Outcome, Request, SharedClock, Started};
 use memory::Memory;
 use model::oracle;
-use model::{Attachment, Key, NewAttachment, NewReport, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Tx};
+use model::{Attachment, Key, Most, NewAttachment, NewReport, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Top, Tx};
 use reader::Extent;
 use recovery::failed;
 use std::collections::BTreeSet;
@@ -313,18 +313,39 @@ impl Reports {
         })
     }
 
-    /// Evaluates a query over the reports of a span whose groups are not among those kept, as one group with an empty key. Blocks.
-    pub fn rest(
+    /// The same for only some groups of each query: see `model::Most`.
+    pub fn evaluate_most(
         &self,
         project: ProjectId,
         span: Range<Stamp>,
         view: View,
-        query: &Query,
-        kept: &BTreeSet<Key>,
+        queries: &[(&Query, Most<'_>)],
         cancel: &Cancel,
-    ) -> Result<Result<TableRow, EvaluateError>, ReadError> {
-        let asked = self.scan(project, span, view, &columns::needed(&[query]), cancel, |source| columns::rest(source, query, kept))?;
-        Ok(asked.and_then(|row| row.map_err(EvaluateError::from)))
+    ) -> Result<Vec<Result<Top, EvaluateError>>, ReadError> {
+        let names = columns::needed(&queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
+        let asked = self.scan(project, span, view, &names, cancel, |source| columns::evaluate_most(source, queries))?;
+        Ok(match asked {
+            Ok(tops) => tops.into_iter().map(|top| top.map_err(EvaluateError::from)).collect(),
+            Err(error) => queries.iter().map(|_| Err(error)).collect(),
+        })
+    }
+
+    /// Evaluates each query over the reports of a span whose groups are not among those kept, as one group with an empty key, all in
+    /// one scan. Blocks.
+    pub fn rests(
+        &self,
+        project: ProjectId,
+        span: Range<Stamp>,
+        view: View,
+        queries: &[(&Query, &BTreeSet<Key>)],
+        cancel: &Cancel,
+    ) -> Result<Vec<Result<TableRow, EvaluateError>>, ReadError> {
+        let names = columns::needed(&queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
+        let asked = self.scan(project, span, view, &names, cancel, |source| columns::rests(source, queries))?;
+        Ok(match asked {
+            Ok(rows) => rows.into_iter().map(|row| row.map_err(EvaluateError::from)).collect(),
+            Err(error) => queries.iter().map(|_| Err(error)).collect(),
+        })
     }
 
     /// Selects reports of a span. Blocks.

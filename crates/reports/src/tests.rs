@@ -7,8 +7,8 @@ use crate::sim::{Fault, SimDisk};
 use crate::{AppendError, Cancel, Change, RealDisk, Reports, Retention, Settings, SystemClock, View};
 use columns::Block;
 use model::{
-    Aggregate, AggregateOp, Attributes, Condition, Direction, Key, NewAttachment, NewReport, Operator, ProjectId, Query, Report, ReportId,
-    Selection, Stamp, Tx, Value, oracle,
+    Aggregate, AggregateOp, Attributes, Condition, Direction, Key, Most, NewAttachment, NewReport, Operator, ProjectId, Query, Report,
+    ReportId, Selection, Stamp, Tx, Value, oracle,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -691,8 +691,12 @@ proptest! {
                     for (table, query) in tables.into_iter().zip(&queries) {
                         let told = table.expect("few groups");
                         assert_eq!(told, oracle::evaluate(rows.iter().copied(), query), "store {at}, {view:?}, {query:?}");
+                        let most = Most { groups: 2, also: &told.rows.iter().map(|row| row.key.clone()).step_by(3).collect() };
+                        let tops = store.evaluate_most(PROJECT, span.clone(), view, &[(query, most)], &Cancel::default()).expect("readable");
+                        assert_eq!(tops, [Ok(told.clone().into_most(most))], "store {at}, {view:?}, {query:?}");
                         let kept: BTreeSet<Key> = told.rows.iter().map(|row| row.key.clone()).step_by(2).collect();
-                        let rest = store.rest(PROJECT, span.clone(), view, query, &kept, &Cancel::default()).expect("readable").expect("few");
+                        let rests = store.rests(PROJECT, span.clone(), view, &[(query, &kept)], &Cancel::default()).expect("readable");
+                        let rest = rests.into_iter().next().expect("one query has one answer").expect("few groups");
                         assert_eq!(rest, oracle::rest(rows.iter().copied(), query, &kept), "store {at}, {view:?}, {query:?}");
                     }
                     let selection = Selection {

@@ -1,7 +1,7 @@
 //! A source of reports that keeps them in a list and evaluates them in the plainest way: the twin that the real one must equal.
 
 use export::{ReportSource, SourceStopped, Unreadable};
-use model::{AggregateOp, Attributes, Key, ProjectId, Query, Report, Stamp, Table, TableRow, Tx, Value, Window, oracle};
+use model::{AggregateOp, Attributes, Key, Most, ProjectId, Query, Report, Stamp, TableRow, Top, Tx, Value, Window, oracle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -121,19 +121,24 @@ impl ReportSource for Twin {
         Ok(())
     }
 
-    fn evaluate(&self, _project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable> {
-        let reports = self.within(window.start(), window.end());
-        Ok(queries.iter().map(|query| Ok(oracle::evaluate(&reports, query))).collect())
-    }
-
-    fn rest(
+    fn evaluate(
         &self,
         _project: ProjectId,
         window: Window,
-        query: &Query,
-        kept: &BTreeSet<Key>,
-    ) -> Result<Result<TableRow, String>, Unreadable> {
-        Ok(Ok(oracle::rest(&self.within(window.start(), window.end()), query, kept)))
+        queries: &[(&Query, Most<'_>)],
+    ) -> Result<Vec<Result<Top, String>>, Unreadable> {
+        let reports = self.within(window.start(), window.end());
+        Ok(queries.iter().map(|(query, most)| Ok(oracle::evaluate_most(&reports, query, *most))).collect())
+    }
+
+    fn rests(
+        &self,
+        _project: ProjectId,
+        window: Window,
+        queries: &[(&Query, &BTreeSet<Key>)],
+    ) -> Result<Vec<Result<TableRow, String>>, Unreadable> {
+        let reports = self.within(window.start(), window.end());
+        Ok(queries.iter().map(|(query, kept)| Ok(oracle::rest(&reports, query, kept))).collect())
     }
 
     fn accepted(&self, _project: ProjectId, window: Window) -> Result<u64, Unreadable> {
