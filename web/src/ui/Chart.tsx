@@ -41,7 +41,7 @@ export function Chart({ starts, lines, zone, dark, zoom, summary }: Props) {
           ...(zone === 'UTC' ? { tzDate: (time: number) => Plot.tzDate(new Date(time * 1000), 'UTC') } : {}),
           scales: { y: { range: (_plot: uPlot, _min: number, max: number) => [0, max > 0 ? max * 1.08 : 1] } },
           axes: [
-            { stroke: soft, grid, ticks: grid },
+            { stroke: soft, grid, ticks: grid, size: 44, values: (_plot: uPlot, times: number[], _axis: number, _space: number, step: number) => ticks(times, step, zone) },
             { stroke: soft, grid, ticks: grid, size: 54, values: (_plot: uPlot, ticks: number[]) => ticks.map(short) },
           ],
           series: [
@@ -85,6 +85,21 @@ export function Chart({ starts, lines, zone, dark, zoom, summary }: Props) {
       <p class="hidden">{summary}</p>
     </div>
   );
+}
+
+/** Times of an axis: as fine as its steps, the date where a day begins. */
+function ticks(times: number[], step: number, zone: Zone): string[] {
+  let day = '';
+  return times.map((time) => {
+    const options: Intl.DateTimeFormatOptions = zone === 'UTC' ? { timeZone: 'UTC' } : {};
+    const date = new Intl.DateTimeFormat('en-GB', { ...options, day: 'numeric', month: 'short' }).format(time * 1000);
+    const clock: Intl.DateTimeFormatOptions = { ...options, hour: '2-digit', minute: '2-digit', hourCycle: 'h23' };
+    if (step < 60) clock.second = '2-digit';
+    const text = step >= 86400 ? '' : new Intl.DateTimeFormat('en-GB', clock).format(time * 1000);
+    const shown = date === day ? text : `${text}\n${date}`;
+    day = date;
+    return shown.trim();
+  });
 }
 
 /** A course over time in the width of a word. */
