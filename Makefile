@@ -2,18 +2,36 @@
 
 CARGO ?= cargo
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crashmeter/tools
+# Peers, data and figures of `make bench`: about 8 GB.
+BENCH ?= $(dir $(TOOLS))bench
+# Reports of a day; the goals speak of ten million.
+ROWS ?= 10000000
+STAGES ?= warm,cold,metrics,path
 # Known to pass with the rules in deny.toml; a newer one may read them differently.
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help demo test test-tools check bench
+NPM ?= npm
+WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f 2>/dev/null)
+
+.PHONY: help demo web test test-tools check bench
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## build and run with made-up crash reports, until Ctrl-C
+demo: web ## build and run with made-up crash reports, until Ctrl-C
 	$(CARGO) run --locked --profile test --package server --bin crashmeter -- serve --demo
 
-test: test-tools ## install what the tests need and run them all
+web: web/dist/.done ## build the web page (needs Node 20.19 or later)
+
+web/node_modules/.done: web/package-lock.json
+	$(NPM) ci --prefix web --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+web/dist/.done: web/node_modules/.done $(WEB_SOURCES)
+	$(NPM) run --prefix web --silent build
+	touch $@
+
+test: web test-tools ## install what the tests need and run them all
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 test-tools: ## install real metric stores and SDKs for the tests
@@ -25,8 +43,9 @@ check: $(TOOLS)/bin/cargo-deny ## format, lints, licences and sources of depende
 	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
 	$(MAKE) test
 
-bench: ## measure reading and durable appends beside their peers (release build)
-	$(CARGO) bench --locked --package server --bench path
+bench: ## measure beside DuckDB, chDB, Polars and DataFusion, and write docs/benchmarks.md (ROWS=1000000: smaller, only printed)
+	scripts/install-bench-tools $(BENCH)
+	CARGO=$(CARGO) $(BENCH)/venv/bin/python bench/run.py --data $(BENCH) --rows $(ROWS) --stages $(STAGES)
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --locked --root $(TOOLS) --version $(CARGO_DENY_VERSION) cargo-deny

@@ -3,9 +3,11 @@
 //! Wire facts: metric-stores 7.2 and 7.3, and reconnoiter's source (`httptrap.c`, `noit_metric.c`, `noit_check.c`).
 
 use crate::names::{self, Clean, Name, Names, Speller, Spelt};
+use crate::snippet::{self, About, Snippet};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use model::{Label, Series, Shape};
+use serde_json::json;
 use std::io::Write;
 
 /// Between the nodes of a name.
@@ -46,8 +48,7 @@ pub(crate) fn spell<'a>(series: impl Iterator<Item = &'a Series> + Clone, layout
 
 /// Appends a name as JSON.
 pub(crate) fn write_json_name(name: &[u8], out: &mut Vec<u8>) {
-    let name = std::str::from_utf8(name).expect("made of text");
-    serde_json::to_writer(out, name).expect("writing into memory cannot fail");
+    serde_json::to_writer(out, text(name)).expect("writing into memory cannot fail");
 }
 
 /// Appends a finite number, always with a fraction and with a sign in its exponent: whoever guesses the type from such a text takes
@@ -60,6 +61,31 @@ pub(crate) fn write_number(value: f64, out: &mut Vec<u8>) {
     if let Some(exponent) = exponent {
         let _written = write!(out, "e{}{exponent}", if exponent.starts_with('-') { "" } else { "+" });
     }
+}
+
+/// A written name as text.
+pub(crate) fn text(name: &[u8]) -> &str {
+    std::str::from_utf8(name).expect("made of text")
+}
+
+/// A query of the metric in all its series, and a rule for the series that is always there.
+pub(crate) fn queries(about: &About<'_>, metric: &str, up: &str) -> Vec<Snippet> {
+    let name = |text: &str| text.split("|ST[").next().unwrap_or(text).to_owned();
+    let rule = json!({
+        "check": "/check/YOUR-CHECK-ID",
+        "metric_name": up,
+        "metric_type": "numeric",
+        "notes": format!("{} ({})", snippet::SILENT, about.store),
+        "rules": [
+            {"criteria": "on absence", "severity": 1, "value": about.silent_secs().to_string(), "wait": 0},
+            {"criteria": "min value", "severity": 1, "value": "1", "wait": 0},
+        ],
+        "contact_groups": {"1": ["/contact_group/YOUR-GROUP-ID"], "2": [], "3": [], "4": [], "5": []},
+    });
+    vec![
+        Snippet::new("CAQL query", "caql", format!("find({})\n", json!(name(metric)))),
+        Snippet::new("Alert: Crashmeter is silent (POST /rule_set)", "json", snippet::pretty(&rule)),
+    ]
 }
 
 /// All nodes and the aggregate.

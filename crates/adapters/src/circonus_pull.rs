@@ -10,8 +10,9 @@ use crate::names::Speller;
 use crate::number;
 use crate::pull::{Accept, Credentials, Pull, Rendered};
 use crate::push::Excluded;
+use crate::snippet::{self, About, Snippet};
 use model::{Page, Problem};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "circonus_pull",
@@ -30,6 +31,9 @@ pub(crate) static DESCRIPTION: Description = Description {
     takes_old_points: true,
     max_age_secs: None,
 };
+
+/// Shortest and longest period of a check, in seconds (<https://docs.circonus.com/circonus/checks/create/>).
+const CHECK_PERIOD_SECS: (u64, u64) = (30, 300);
 
 /// What a Circonus JSON check must show.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,5 +82,36 @@ impl Pull for CirconusPull {
 
     fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet> {
+        let series = || about.page.series.iter().map(|one| (&one.series, one.shape));
+        let Some(shown) = snippet::shown(series()) else { return Vec::new() };
+        let spelt = circonus::spell(series().map(|(one, _)| one), Layout::StreamTags, &mut Speller::default());
+        let (Ok(metric), Ok(up)) = (spelt.of(shown.metric), spelt.of(shown.up)) else { return Vec::new() };
+        let (username, password) = match &self.credentials {
+            Credentials::Basic { username, password } if about.reveal => (username.as_str(), password.reveal()),
+            Credentials::Basic { username, .. } => (username.as_str(), "YOUR-PASSWORD"),
+            Credentials::None | Credentials::Bearer(_) => ("", ""),
+        };
+        let url = about.url_or_words(self.page_name());
+        let host = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).split(['/', ':']).next().unwrap_or_default();
+        let check = json!({
+            "type": "json",
+            "display_name": format!("crashmeter {}", about.store),
+            "target": host,
+            "brokers": ["/broker/YOUR-BROKER-ID"],
+            "period": about.period_secs().clamp(CHECK_PERIOD_SECS.0, CHECK_PERIOD_SECS.1),
+            "timeout": 10,
+            "config": {"url": url, "method": "GET", "http_version": "1.1", "auth_method": "Basic", "auth_user": username, "auth_password": password},
+            "metric_filters": [["allow", ".", "all metrics"]],
+        });
+        let curl = format!("curl -sS -u {} {}\n", snippet::shell(&format!("{username}:{password}")), snippet::shell(&url));
+        let mut snippets = vec![
+            Snippet::new("Check (POST /check_bundle)", "json", snippet::pretty(&check)),
+            Snippet::new("Read the page as the broker does", "sh", curl),
+        ];
+        snippets.extend(circonus::queries(about, circonus::text(metric), circonus::text(up)));
+        snippets
     }
 }

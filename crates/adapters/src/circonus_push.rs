@@ -13,8 +13,9 @@ use crate::outgoing::{HeaderText, HttpRequest, Outgoing, SecretUrl};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{Reply, Verdict};
+use crate::snippet::{self, About, Snippet};
 use model::{Batch, Problem};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "circonus_push",
@@ -133,6 +134,21 @@ impl Push for CirconusPush {
     fn address(&self) -> (&'static str, String, u16) {
         let url = &self.url.0;
         ("url", url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or_default())
+    }
+
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet> {
+        let batch = about.batch();
+        let Some(shown) = snippet::shown_points(&batch) else { return Vec::new() };
+        let spelt = circonus::spell(batch.points.iter().map(|point| &point.series), self.layout, &mut Speller::default());
+        let (Ok(metric), Ok(up)) = (spelt.of(shown.metric), spelt.of(shown.up)) else { return Vec::new() };
+        let test = json!({snippet::test_series(circonus::text(up), "|ST["): {"_type": "n", "_value": 1.0}});
+        let check = format!(
+            "curl -sS -i -X PUT -H 'Content-Type: application/json' -d {} \"$CIRCONUS_SUBMISSION_URL\"\n",
+            snippet::shell(&test.to_string())
+        );
+        let mut snippets = circonus::queries(about, circonus::text(metric), circonus::text(up));
+        snippets.insert(1, Snippet::new("Check the way to the broker", "sh", check));
+        snippets
     }
 
     /// A refused body is taken up to its fault, and what comes again overwrites.

@@ -13,6 +13,7 @@ mod influxdb;
 mod laws;
 mod prometheus;
 mod remote_write;
+mod snippets;
 
 use crate::{Accept, Adapter, Encoded, Excluded, Outgoing, Preset, Push};
 use crate::{Field, Kind, description, descriptions};

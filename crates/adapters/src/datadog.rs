@@ -19,9 +19,10 @@ use crate::outgoing::{HeaderText, HttpRequest, Outgoing};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Probe, Push};
 use crate::reply::{Reply, Verdict};
+use crate::snippet::{self, About, Snippet};
 use endpoint::Endpoint;
 use model::{Batch, Label, Problem, Secret, Shape};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "datadog",
@@ -185,6 +186,47 @@ impl Push for Datadog {
 
     fn confirms(&self) -> bool {
         false
+    }
+
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet> {
+        let batch = about.batch();
+        let Some(shown) = snippet::shown_points(&batch) else { return Vec::new() };
+        let mut speller = Speller::default();
+        let names = metric_names(&batch, &mut speller);
+        let (metric, up) = (&batch.points[shown.metric], &batch.points[shown.up]);
+        let keys = speller.keys(&metric.series.labels, tag::key);
+        let by = if keys.is_empty() { String::new() } else { format!(" by {{{}}}", keys.join(",")) };
+        let query = match metric.shape {
+            Shape::Additive => format!("sum:{}{{*}}{by}.as_count()", names.of(shown.metric)),
+            Shape::Gauge | Shape::Health => format!("avg:{}{{*}}{by}", names.of(shown.metric)),
+        };
+        let keys = speller.keys(&up.series.labels, tag::key);
+        let scope: Vec<String> = keys.iter().zip(&up.series.labels).map(|(key, (_, label))| tag::text(key, label, &mut speller)).collect();
+        let minutes = about.silent_secs().div_ceil(60);
+        let widget = json!({
+            "title": metric.series.path.iter().skip(1).map(String::as_str).collect::<Vec<_>>().join(" / "),
+            "type": "timeseries",
+            "requests": [{
+                "formulas": [{"formula": "query1"}],
+                "queries": [{"data_source": "metrics", "name": "query1", "query": query}],
+                "response_format": "timeseries",
+                "display_type": "bars",
+            }],
+        });
+        let monitor = json!({
+            "name": format!("{} ({})", snippet::SILENT, about.store),
+            "type": "query alert",
+            "query": format!("max(last_{}m):max:{}{{{}}} < 1", minutes.max(5), names.of(shown.up), scope.join(",")),
+            "message": format!("No window has reached the store {} for {minutes} minutes. @YOUR-TEAM", about.store),
+            "options": {"thresholds": {"critical": 1}, "on_missing_data": "show_and_notify_no_data", "require_full_window": false},
+        });
+        let check = format!("curl -sS -H \"DD-API-KEY: $DD_API_KEY\" {}\n", snippet::shell(self.endpoint.at("/api/v1/validate").as_str()));
+        vec![
+            Snippet::new("Datadog query", "datadog", format!("{query}\n")),
+            Snippet::new("Dashboard widget (Edit, JSON)", "json", snippet::pretty(&json!({"definition": widget}))),
+            Snippet::new("Check the API key (nothing is written)", "sh", check),
+            Snippet::new("Alert: Crashmeter is silent (monitor)", "json", snippet::pretty(&monitor)),
+        ]
     }
 
     fn probe(&self) -> Option<Probe> {

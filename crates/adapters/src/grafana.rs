@@ -8,13 +8,14 @@ mod reply;
 use crate::base_url;
 use crate::description::{Description, Direction, Field, Kind};
 use crate::fields::Fields;
-use crate::graphite::{is_path_char, tag_key};
+use crate::graphite::{self, is_path_char, tag_key};
 use crate::names::{self, Clean, Name, Names, Speller, Spelt};
 use crate::number;
 use crate::outgoing::{HeaderText, HttpRequest, Outgoing};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Probe, Push};
 use crate::reply::{Reply, Verdict};
+use crate::snippet::{self, About, Snippet};
 use model::{Batch, Label, Problem, Secret, Shape};
 use serde_json::{Map, Value};
 use url::Url;
@@ -51,6 +52,8 @@ pub struct Grafana {
     url: Url,
     /// `instance:key`, or the key alone.
     login: Secret,
+    /// Whether it is the former.
+    shared: bool,
 }
 
 impl Grafana {
@@ -71,7 +74,7 @@ impl Grafana {
             Some(id) => Secret::new(format!("{id}:{}", key.reveal())),
             None => key,
         });
-        let store = url.zip(login).map(|(url, login)| Grafana { url, login });
+        let store = url.zip(login).map(|(url, login)| Grafana { url, login, shared: instance.is_some() });
         fields.finish(store)
     }
 
@@ -150,6 +153,29 @@ impl Push for Grafana {
 
     fn has_already(&self, reason: &str) -> bool {
         reply::means_known(reason)
+    }
+
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet> {
+        let batch = about.batch();
+        let Some(shown) = snippet::shown_points(&batch) else { return Vec::new() };
+        let encoded = self.encode(&batch);
+        let series = |at: usize| -> Option<Vec<String>> {
+            let piece = encoded.payloads.iter().flat_map(Payload::pieces).find(|piece| piece.points == [at as u32])?;
+            let metric: Value = serde_json::from_slice(piece.bytes).ok()?;
+            let parts = [&metric["name"]].into_iter().chain(metric["tags"].as_array()?);
+            parts.map(|part| part.as_str().map(str::to_owned)).collect()
+        };
+        let (Some(metric), Some(up)) = (series(shown.metric), series(shown.up)) else { return Vec::new() };
+        let (query, up_query) =
+            (graphite::by_tag(metric.iter().take(1).map(String::as_str)), graphite::by_tag(up.iter().map(String::as_str)));
+        let mut snippets = graphite::queries(about, &query, &up_query, &batch.points[shown.metric]);
+        let login = if self.shared { "$GRAFANA_INSTANCE_ID:$GRAFANA_API_KEY" } else { "$GRAFANA_API_KEY" };
+        let check = format!(
+            "curl -sS -i -X POST -H 'Content-Type: application/json' -H \"Authorization: Bearer {login}\" -d '[]' {}\n",
+            snippet::shell(self.url.as_str())
+        );
+        snippets.push(Snippet::new("Check URL and key (nothing is written)", "sh", check));
+        snippets
     }
 
     fn probe(&self) -> Option<Probe> {

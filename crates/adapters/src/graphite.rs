@@ -10,8 +10,9 @@ use crate::outgoing::{Outgoing, TcpLines};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{self, Reply, Verdict};
-use model::{Batch, Label, Period, Problem, Shape};
-use serde_json::{Map, Value};
+use crate::snippet::{self, About, Snippet};
+use model::{Batch, Label, Period, Point, Problem, Shape};
+use serde_json::{Map, Value, json};
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "graphite",
@@ -182,6 +183,40 @@ impl Push for Graphite {
         ("host", self.host.clone(), self.port)
     }
 
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet> {
+        let batch = about.batch();
+        let Some(shown) = snippet::shown_points(&batch) else { return Vec::new() };
+        let encoded = self.encode(&batch);
+        // A line is the series, its value and the time.
+        let series = |at: usize| {
+            let piece = encoded.payloads.iter().flat_map(Payload::pieces).find(|piece| piece.points == [at as u32])?;
+            Some(std::str::from_utf8(piece.bytes).ok()?.split(' ').next().unwrap_or_default().to_owned())
+        };
+        let (Some(metric), Some(up)) = (series(shown.metric), series(shown.up)) else { return Vec::new() };
+        let (query, up_query) = match self.layout {
+            Layout::Tagged => (by_tag(metric.split(';').take(1)), by_tag(up.split(';'))),
+            Layout::Path => (any_value(&metric, &batch.points[shown.metric]), up.clone()),
+        };
+        let root = metric.split(['.', ';']).next().unwrap_or_default();
+        let check = format!(
+            "printf '%s 1 %s\\n' {} \"$(date +%s)\" | {}\n",
+            snippet::shell(&snippet::test_series(&up, ";")),
+            if self.tls {
+                format!("openssl s_client -quiet -no_ign_eof -connect {}:{}", self.host, self.port)
+            } else {
+                format!("nc -w 1 {} {}", self.host, self.port)
+            }
+        );
+        let mut snippets = queries(about, &query, &up_query, &batch.points[shown.metric]);
+        snippets.push(Snippet::new("Check the way to Carbon", "sh", check));
+        snippets.push(Snippet::new(
+            "Keep one point per window (storage-schemas.conf, above the default)",
+            "ini",
+            format!("[crashmeter]\npattern = ^{root}\\.\nretentions = {}s:90d\n", about.period_secs()),
+        ));
+        snippets
+    }
+
     fn check_period(&self, period: Period) -> Result<(), Problem> {
         match self.step_secs {
             Some(step) if step > u64::from(period.secs()) => Err(Problem::new(
@@ -203,6 +238,38 @@ impl Graphite {
         let nodes = name.path.iter().map(String::as_str).chain(leaf).map(|node| names::node(node, is_path_char));
         format!("{}{mark}", nodes.collect::<Vec<_>>().join("."))
     }
+}
+
+/// Queries of a Graphite, wherever it stands: the metric, its sum, a panel, and an alert on the series that is always 1.
+pub(crate) fn queries(about: &About<'_>, query: &str, up_query: &str, metric: &Point) -> Vec<Snippet> {
+    // Zoomed out, Graphite shows averages unless it is told otherwise.
+    let whole = format!("consolidateBy({query}, \"{}\")", if metric.shape == Shape::Additive { "sum" } else { "max" });
+    let mut snippets = vec![Snippet::new("Graphite query", "graphite", format!("{whole}\n"))];
+    if metric.shape == Shape::Additive {
+        let total = format!("integralByInterval(sumSeries({query}), \"1d\")\n");
+        snippets.push(Snippet::new("Graphite query: total since midnight", "graphite", total));
+    }
+    let title = metric.series.path.iter().skip(1).chain([&metric.series.aggregate]).map(String::as_str).collect::<Vec<_>>().join(" / ");
+    snippets.push(snippet::grafana_panel(about, &title, "graphite", json!({"target": whole})));
+    snippets.push(snippet::grafana_alert(about, json!({"target": up_query})));
+    snippets
+}
+
+/// `seriesByTag("name=...", "key=value", ...)`: the first part is the name, the others are tags.
+pub(crate) fn by_tag<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    // `json!` quotes and escapes as Graphite's grammar does.
+    let tests = parts.enumerate().map(|(at, part)| json!(if at == 0 { format!("name={part}") } else { part.to_owned() }).to_string());
+    format!("seriesByTag({})", tests.collect::<Vec<_>>().join(", "))
+}
+
+/// A path with `*` for the values of its labels, which stand before the leaf, each behind its name.
+fn any_value(path: &str, point: &Point) -> String {
+    let mut nodes: Vec<&str> = path.split('.').collect();
+    let leaf = nodes.len() - 1;
+    for label in 0..point.series.labels.len() {
+        nodes[leaf - 1 - 2 * label] = "*";
+    }
+    nodes.join(".")
 }
 
 /// What Whisper takes as a file name and a target expression as a node (metric-stores 3.3).

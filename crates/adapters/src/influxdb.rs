@@ -14,11 +14,12 @@ use crate::outgoing::{HeaderText, HttpRequest, Outgoing};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{Reply, Verdict};
+use crate::snippet::{self, About, Snippet};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use endpoint::{Endpoint, Flavour};
 use model::{Batch, Label, Secret, Shape};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
 pub(crate) static DESCRIPTION: Description = Description {
@@ -172,9 +173,169 @@ impl Push for InfluxDb {
         ("url", url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or_default())
     }
 
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet> {
+        let batch = about.batch();
+        let Some(shown) = snippet::shown_points(&batch) else { return Vec::new() };
+        let mut speller = Speller::default();
+        let (rows, _) = rows(&batch);
+        let all = rows.iter().map(|row| Name { path: row.raw.0, aggregate: "", shape: Shape::Gauge });
+        let names = Names::new(all, |name, mark| vec![measurement(name, mark)], &mut speller);
+        let mut column = |at: usize| {
+            let place = rows.iter().position(|row| row.points.contains(&(at as u32)))?;
+            let row = &rows[place];
+            let tags = speller.keys(row.raw.2, tag_key);
+            let aggregates: Vec<&str> = row.points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str()).collect();
+            let fields = names::distinct(&aggregates, |raw| field_key(raw, &tags));
+            let field = fields[row.points.iter().position(|&point| point as usize == at)?].clone();
+            let values: Vec<(String, String)> = tags
+                .iter()
+                .zip(row.raw.2)
+                .map(|(key, (_, label))| (key.clone(), speller.value(label, names::VALUE_CHARS_MAX, tag_value).into_owned()))
+                .collect();
+            Some(Column { policy: self.endpoint.parameter("rp"), measurement: names.of(place).to_owned(), field, tags: values })
+        };
+        let (Some(metric), Some(up)) = (column(shown.metric), column(shown.up)) else { return Vec::new() };
+        let additive = batch.points[shown.metric].shape == Shape::Additive;
+        let title = format!("{} {}", metric.measurement, metric.field);
+        let every = format!("{}s", about.period_secs());
+        let (language, query, up_query, panel, alert) = match self.endpoint.flavour {
+            Flavour::V1 => {
+                let of = |query: &str| json!({"rawQuery": true, "resultFormat": "time_series", "query": query});
+                let up = up.influxql_here(about.silent_secs());
+                let panel = of(&metric.influxql(additive, "$timeFilter", "$__interval"));
+                ("influxql", metric.influxql(additive, "time > now() - 6h", &every), up.clone(), panel, of(&up))
+            }
+            Flavour::V2 => {
+                let (bucket, of) = (self.endpoint.parameter("bucket"), |query: &str| json!({"query": query}));
+                let up = up.flux_here(&bucket, about.silent_secs());
+                let panel = of(&metric.flux(&bucket, additive, "start: v.timeRangeStart, stop: v.timeRangeStop", "v.windowPeriod"));
+                ("flux", metric.flux(&bucket, additive, "start: -6h", &every), up.clone(), panel, of(&up))
+            }
+            Flavour::V3 => {
+                let of = |query: &str, format: &str| json!({"rawQuery": true, "rawSql": query, "format": format});
+                let (up, bin) = (up.sql_here(about.silent_secs()), format!("date_bin(INTERVAL '{} seconds', time)", about.period_secs()));
+                let panel = of(&metric.sql(additive, "$__timeFilter(time)", "$__dateBin(time)"), "time_series");
+                ("sql", metric.sql(additive, "time > now() - INTERVAL '6 hours'", &bin), up.clone(), panel, of(&up, "table"))
+            }
+        };
+        vec![
+            Snippet::new("Query", language, format!("{query}\n")),
+            snippet::grafana_panel(about, &title, "influxdb", panel),
+            Snippet::new("Check what has arrived", "sh", self.check(&up_query)),
+            snippet::grafana_alert(about, alert),
+        ]
+    }
+
     fn isolates(&self) -> bool {
         self.endpoint.refuses_whole_bodies()
     }
+}
+
+impl InfluxDb {
+    /// A command that asks the server the query; passwords and tokens stand in the environment.
+    fn check(&self, query: &str) -> String {
+        let login = match (&self.login, self.endpoint.flavour) {
+            (Login::None, _) => String::new(),
+            (Login::Token(_), Flavour::V3) => " -H \"Authorization: Bearer $INFLUX_TOKEN\"".to_owned(),
+            (Login::Token(_), _) => " -H \"Authorization: Token $INFLUX_TOKEN\"".to_owned(),
+            (Login::Password { username, .. }, Flavour::V2) => {
+                format!(" -H 'Authorization: Token '{}\":$INFLUX_PASSWORD\"", snippet::shell(username))
+            }
+            (Login::Password { username, .. }, _) => format!(" -u {}\":$INFLUX_PASSWORD\"", snippet::shell(username)),
+        };
+        let given = |name: &str, value: &str| format!("--data-urlencode {}", snippet::shell(&format!("{name}={value}")));
+        let in_db = || format!("{} {}", given("db", &self.endpoint.parameter("db")), given("q", query));
+        let (path, asked) = match self.endpoint.flavour {
+            Flavour::V1 => ("/query", in_db()),
+            Flavour::V2 => ("/api/v2/query", format!("-H 'Content-Type: application/vnd.flux' --data-binary {}", snippet::shell(query))),
+            Flavour::V3 => ("/api/v3/query_sql", in_db()),
+        };
+        let (method, mut url) = (if self.endpoint.flavour == Flavour::V2 { "-X POST" } else { "-G" }, self.endpoint.asking(path));
+        if self.endpoint.flavour == Flavour::V2 {
+            url.query_pairs_mut().append_pair("org", &self.endpoint.parameter("org"));
+        }
+        format!("curl -sS {method}{login} {asked} {}\n", snippet::shell(url.as_str()))
+    }
+}
+
+/// A value as queries name it.
+struct Column {
+    policy: String,
+    measurement: String,
+    field: String,
+    tags: Vec<(String, String)>,
+}
+
+impl Column {
+    fn tag_names(&self) -> impl Iterator<Item = String> {
+        self.tags.iter().map(|(name, _)| quoted(name))
+    }
+
+    /// One point an interval and series. Only what may be added up is added up.
+    fn influxql(&self, additive: bool, when: &str, every: &str) -> String {
+        let (field, fold) = (quoted(&self.field), if additive { "sum" } else { "last" });
+        let group: Vec<String> = [format!("time({every})")].into_iter().chain(self.tag_names()).collect();
+        format!("SELECT {fold}({field}) FROM {} WHERE {when} GROUP BY {} fill(none)", self.influxql_source(), group.join(", "))
+    }
+
+    /// The measurement, in the retention policy that is written to where it is not the database's own.
+    fn influxql_source(&self) -> String {
+        let policy = if self.policy.is_empty() { String::new() } else { format!("{}.", quoted(&self.policy)) };
+        format!("{policy}{}", quoted(&self.measurement))
+    }
+
+    /// The values of this very series in the last seconds.
+    fn influxql_here(&self, secs: u64) -> String {
+        let tests =
+            self.tags.iter().map(|(name, value)| format!(" AND {} = '{}'", quoted(name), value.replace('\\', "\\\\").replace('\'', "\\'")));
+        let tests: String = tests.collect();
+        format!("SELECT {} FROM {} WHERE time > now() - {secs}s{tests}", quoted(&self.field), self.influxql_source())
+    }
+
+    fn flux_of(&self, bucket: &str, range: &str) -> String {
+        let text = |text: &str| Value::from(text).to_string();
+        let (bucket, measurement, field) = (text(bucket), text(&self.measurement), text(&self.field));
+        format!(
+            "from(bucket: {bucket})\n  |> range({range})\n  |> filter(fn: (r) => r._measurement == {measurement} and r._field == {field})"
+        )
+    }
+
+    fn flux(&self, bucket: &str, additive: bool, range: &str, every: &str) -> String {
+        let (of, fold) = (self.flux_of(bucket, range), if additive { "sum" } else { "last" });
+        format!("{of}\n  |> aggregateWindow(every: {every}, fn: {fold}, timeSrc: \"_start\", createEmpty: false)")
+    }
+
+    fn flux_here(&self, bucket: &str, secs: u64) -> String {
+        let text = |text: &str| Value::from(text).to_string();
+        let tests = self.tags.iter().map(|(name, value)| format!("\n  |> filter(fn: (r) => r[{}] == {})", text(name), text(value)));
+        format!("{}{}", self.flux_of(bucket, &format!("start: -{secs}s")), tests.collect::<String>())
+    }
+
+    fn sql(&self, additive: bool, when: &str, bin: &str) -> String {
+        let fold = if additive { "sum" } else { "max" };
+        let tags: String = self.tags.iter().map(|(name, _)| format!(", {}", sql_name(name))).collect();
+        let group: String = (2..2 + self.tags.len()).map(|at| format!(", {at}")).collect();
+        let (field, measurement) = (sql_name(&self.field), sql_name(&self.measurement));
+        format!("SELECT {bin} AS time{tags}, {fold}({field}) AS value FROM {measurement} WHERE {when} GROUP BY 1{group} ORDER BY 1")
+    }
+
+    fn sql_here(&self, secs: u64) -> String {
+        let tests = self.tags.iter().map(|(name, value)| format!(" AND {} = '{}'", sql_name(name), value.replace('\'', "''")));
+        let (tests, field) = (tests.collect::<String>(), sql_name(&self.field));
+        format!(
+            "SELECT time, {field} FROM {} WHERE time > now() - INTERVAL '{secs} seconds'{tests} ORDER BY 1",
+            sql_name(&self.measurement)
+        )
+    }
+}
+
+/// A name in InfluxQL. It holds no backslash ([`is_name_char`]).
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\\\""))
+}
+
+fn sql_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The points of one line: same path, same labels.

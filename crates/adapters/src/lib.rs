@@ -23,6 +23,7 @@ mod pull;
 mod push;
 mod remote_write;
 mod reply;
+mod snippet;
 
 pub use circonus_pull::CirconusPull;
 pub use circonus_push::CirconusPush;
@@ -38,6 +39,7 @@ pub use pull::{Accept, Credentials, Pull, Rendered};
 pub use push::{Encoded, Excluded, Note, Probe, Push};
 pub use remote_write::RemoteWrite;
 pub use reply::{Reply, Verdict};
+pub use snippet::{About, Snippet};
 
 use model::{Period, Problem};
 use serde_json::{Map, Value};
@@ -164,6 +166,14 @@ impl Adapter {
         match self.side() {
             Side::Push(_) => None,
             Side::Pull(pull) => Some(pull),
+        }
+    }
+
+    /// Texts to paste on the store's side: configuration, queries, a panel, checks, an alert.
+    pub fn snippets(&self, about: &About<'_>) -> Vec<Snippet> {
+        match self.side() {
+            Side::Push(push) => push.snippets(about),
+            Side::Pull(pull) => pull.snippets(about),
         }
     }
 

@@ -9,8 +9,9 @@ use crate::names::{self, Clean, Name, Names, Speller, Spelt};
 use crate::number;
 use crate::pull::{Accept, Credentials, Pull, Rendered};
 use crate::push::Excluded;
+use crate::snippet::{self, About, Snippet};
 use model::{Counter, Label, Page, PageSeries, Period, Problem, Shape};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "prometheus",
@@ -39,6 +40,9 @@ const HELP_CHARS_MAX: usize = 300;
 /// Longest that a scraper should wait, in seconds.
 const SCRAPE_TIMEOUT_SECS: u32 = 10;
 
+/// The last part of the discovery document's address.
+const DISCOVERY_NAME: &str = "http-sd.json";
+
 /// A Prometheus store's settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prometheus {
@@ -63,8 +67,7 @@ impl Prometheus {
     }
 
     fn scrape_config_of(&self, url: &str, period: Period, job: &str, show: impl Fn(&str, &str) -> String) -> String {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-        let (target, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (scheme, target, path) = parts(url);
         let login = match &self.credentials {
             Credentials::None => String::new(),
             Credentials::Basic { username, password } => {
@@ -85,6 +88,75 @@ impl Prometheus {
             quoted(target),
         )
     }
+}
+
+impl Prometheus {
+    /// An entry of `scrape_configs` that asks where to scrape, and how often. It shows the same login to both addresses.
+    fn discovery_config(&self, url: &str, about: &About<'_>, job: &str) -> String {
+        let entry = match about.reveal {
+            true => self.scrape_config_with_credentials(url, about.page.window.period(), job),
+            false => self.scrape_config(url, about.page.window.period(), job),
+        };
+        let login: String = entry
+            .lines()
+            .skip_while(|line| !is_login(line))
+            .take_while(|line| !line.starts_with("  static_configs"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let inner: String = login.lines().map(|line| format!("    {line}\n")).collect();
+        format!("- job_name: {}\n  honor_timestamps: false\n{login}  http_sd_configs:\n    - url: {}\n{inner}", quoted(job), quoted(url))
+    }
+}
+
+fn is_login(line: &str) -> bool {
+    line.starts_with("  basic_auth") || line.starts_with("  authorization")
+}
+
+/// An entry of a list below a key.
+fn indented(entry: &str) -> String {
+    entry.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// A query in PromQL, a panel of another, and the alert, for those who keep samples under Prometheus' names.
+pub(crate) fn promql(
+    about: &About<'_>,
+    queries: &[String; 2],
+    metric: &PageSeries,
+    up_name: &str,
+    up: &PageSeries,
+    speller: &mut Speller,
+) -> Vec<Snippet> {
+    let keys = speller.keys(&metric.series.labels, label_name);
+    let [query, panel] = queries.clone().map(|query| match (metric.shape, keys.is_empty()) {
+        (Shape::Additive, true) => format!("sum({query})"),
+        (Shape::Additive, false) => format!("sum by ({}) ({query})", keys.join(", ")),
+        (Shape::Gauge | Shape::Health, _) => query,
+    });
+    let keys = speller.keys(&up.series.labels, label_name);
+    let matchers = keys.iter().zip(&up.series.labels).map(|(key, (_, label))| {
+        let value = speller.value(label, names::VALUE_CHARS_MAX, label_value);
+        format!("{key}={}", Value::from(value.as_ref()))
+    });
+    let matchers = matchers.collect::<Vec<_>>().join(", ");
+    let title = metric.series.path.iter().skip(1).chain([&metric.series.aggregate]).map(String::as_str).collect::<Vec<_>>().join(" / ");
+    let summary = format!("No window of the store {} has been seen for {} s.", about.store, about.silent_secs());
+    let rule = format!(
+        "groups:\n  - name: crashmeter\n    rules:\n      - alert: CrashmeterSilent\n        expr: absent({up_name}{{{matchers}}} == 1)\n        for: {}s\n        labels:\n          severity: page\n        annotations:\n          summary: {}\n",
+        about.silent_secs(),
+        quoted(&summary),
+    );
+    vec![
+        Snippet::new("PromQL query", "promql", format!("{query}\n")),
+        snippet::grafana_panel(about, &title, "prometheus", json!({"expr": panel})),
+        Snippet::new("Alert rule: Crashmeter is silent", "yaml", rule),
+    ]
+}
+
+/// Scheme, host with port, and path of a URL.
+fn parts(url: &str) -> (&str, &str, &str) {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let (target, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    (scheme, target, path)
 }
 
 /// A JSON string is a YAML string too.
@@ -137,6 +209,61 @@ impl Pull for Prometheus {
 
     fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// The document for Prometheus' HTTP discovery (<https://prometheus.io/docs/prometheus/latest/http_sd/>): where the page is and how
+    /// often to read it. Labels that begin with `__` steer the scrape and are not kept.
+    fn discovery(&self, url: &str, period: Period, store: &str) -> Option<(&'static str, Value)> {
+        let (scheme, target, path) = parts(url);
+        let document = json!([{
+            "targets": [target],
+            "labels": {
+                "__scheme__": scheme,
+                "__metrics_path__": path,
+                "__scrape_interval__": format!("{}s", period.secs()),
+                "__scrape_timeout__": format!("{}s", period.secs().min(SCRAPE_TIMEOUT_SECS)),
+                "crashmeter_store": store,
+            },
+        }]);
+        Some((DISCOVERY_NAME, document))
+    }
+
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet> {
+        let (url, period) = (about.url_or_words(self.page_name()), about.page.window.period());
+        let job = format!("crashmeter-{}", about.store);
+        let entry = match about.reveal {
+            true => self.scrape_config_with_credentials(&url, period, &job),
+            false => self.scrape_config(&url, period, &job),
+        };
+        let discovery = url.strip_suffix(self.page_name()).map(|start| format!("{start}{DISCOVERY_NAME}")).unwrap_or_default();
+        let login = match &self.credentials {
+            Credentials::None => "",
+            Credentials::Basic { .. } => " -u \"$CRASHMETER_USER:$CRASHMETER_PASSWORD\"",
+            Credentials::Bearer(_) => " -H \"Authorization: Bearer $CRASHMETER_TOKEN\"",
+        };
+        let mut snippets = vec![
+            Snippet::new("scrape_configs", "yaml", format!("scrape_configs:\n{}", indented(&entry))),
+            Snippet::new(
+                "scrape_configs by HTTP discovery: follows period and address by itself",
+                "yaml",
+                format!("scrape_configs:\n{}", indented(&self.discovery_config(&discovery, about, &job))),
+            ),
+            Snippet::new("Read the page as Prometheus does", "sh", format!("curl -sS{login} {}\n", snippet::shell(&url))),
+        ];
+        let series = || about.page.series.iter().map(|one| (&one.series, one.shape));
+        if let Some(shown) = snippet::shown(series()) {
+            let mut speller = Speller::default();
+            let names = Names::new(series().map(|(one, shape)| Name::of(one, shape)), claims, &mut speller);
+            let (metric, up) = (&about.page.series[shown.metric], &about.page.series[shown.up]);
+            let name = names.of(shown.metric);
+            let queries = match metric.shape {
+                Shape::Additive => [format!("increase({name}_total[1h])"), format!("{name}_window")],
+                Shape::Gauge => [(); 2].map(|()| format!("{name}_window")),
+                Shape::Health => [(); 2].map(|()| name.to_owned()),
+            };
+            snippets.extend(promql(about, &queries, metric, names.of(shown.up), up, &mut speller));
+        }
+        snippets
     }
 }
 

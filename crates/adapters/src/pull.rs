@@ -3,9 +3,11 @@
 use crate::description::Description;
 use crate::fields::Fields;
 use crate::push::{Excluded, Note};
+use crate::snippet::{About, Snippet};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use model::{Page, Secret};
+use model::{Page, Period, Secret};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -17,11 +19,19 @@ pub trait Pull: Send + Sync {
     /// The last part of its address, behind the secret.
     fn page_name(&self) -> &'static str;
 
+    /// A document beside the page that tells a reader where and how often to read: the last part of its address, and its text.
+    fn discovery(&self, _url: &str, _period: Period, _store: &str) -> Option<(&'static str, Value)> {
+        None
+    }
+
     /// The page. The same page and preferences give the same bytes.
     fn render(&self, page: &Page, accept: &Accept) -> Rendered;
 
     /// What a reader must show, beside the secret URL.
     fn credentials(&self) -> &Credentials;
+
+    /// Texts to paste on the store's side, about these very series.
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet>;
 
     /// Whether the text of an `Authorization` header, if there was one, lets the reader in.
     fn authorises(&self, authorization: Option<&str>) -> bool {

@@ -4,6 +4,7 @@ use crate::description::Description;
 use crate::outgoing::Outgoing;
 use crate::payload::Payload;
 use crate::reply::{Reply, Verdict};
+use crate::snippet::{About, Snippet};
 use model::{Batch, Period, Problem};
 use serde::Serialize;
 
@@ -60,6 +61,9 @@ pub trait Push: Send + Sync {
     fn metadata(&self, _batch: &Batch) -> Vec<Outgoing> {
         Vec::new()
     }
+
+    /// Texts to paste on the store's side, about these very series.
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet>;
 
     /// Whether a store with these settings may have the period.
     ///

@@ -13,7 +13,8 @@ use crate::prometheus;
 use crate::pull::Credentials;
 use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{self, Reply, Verdict};
-use model::{Batch, Label, Problem, Shape};
+use crate::snippet::{self, About, Snippet};
+use model::{Batch, Label, PageSeries, Problem, Shape};
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -138,6 +139,23 @@ impl Push for RemoteWrite {
 
     fn address(&self) -> (&'static str, String, u16) {
         ("url", self.url.host_str().unwrap_or_default().to_owned(), self.url.port_or_known_default().unwrap_or_default())
+    }
+
+    fn snippets(&self, about: &About<'_>) -> Vec<Snippet> {
+        let with_values: Vec<&PageSeries> = about.page.series.iter().filter(|one| one.value.is_some()).collect();
+        let series = || with_values.iter().map(|one| (&one.series, one.shape));
+        let Some(shown) = snippet::shown(series()) else { return Vec::new() };
+        let mut speller = Speller::default();
+        let names = Names::new(series().map(|(one, shape)| Name::of(one, shape)), prometheus::claims, &mut speller);
+        let (metric, up) = (with_values[shown.metric], with_values[shown.up]);
+        // Each window is one sample here, so that samples may be added up.
+        let name = names.of(shown.metric);
+        let queries = match metric.shape {
+            Shape::Additive => ["1h", "$__interval"].map(|span| format!("sum_over_time({name}_window[{span}])")),
+            Shape::Gauge => [(); 2].map(|()| format!("{name}_window")),
+            Shape::Health => [(); 2].map(|()| name.to_owned()),
+        };
+        prometheus::promql(about, &queries, metric, names.of(shown.up), up, &mut speller)
     }
 
     /// One series out of order makes Prometheus refuse the whole body; the same sample again is taken.

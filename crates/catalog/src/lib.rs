@@ -150,7 +150,15 @@ impl Catalog {
         let reader = connect(&path)?;
         let snapshot = watch::Sender::new(Arc::new(load::snapshot(&writer, &cipher, edit::version(&writer)?)?));
         let sessions = RwLock::new(session::load(&writer)?);
-        Ok(Catalog { folder: folder.to_owned(), writer: Mutex::new(writer), reader: Mutex::new(reader), cipher, snapshot, sessions, guesses: Mutex::default() })
+        Ok(Catalog {
+            folder: folder.to_owned(),
+            writer: Mutex::new(writer),
+            reader: Mutex::new(reader),
+            cipher,
+            snapshot,
+            sessions,
+            guesses: Mutex::default(),
+        })
     }
 
     /// Checks every identity of the ledger, of all projects or one, over a connection of its own. Blocks.

@@ -43,6 +43,15 @@ impl Bits {
         is_new
     }
 
+    /// Takes these out, among which are all that are in it.
+    pub(crate) fn clear(&mut self, numbers: &[u32]) {
+        if numbers.len() < self.0.len() {
+            numbers.iter().for_each(|number| self.0[*number as usize / 64] = 0);
+        } else {
+            self.0.fill(0);
+        }
+    }
+
     /// How many are in it.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()

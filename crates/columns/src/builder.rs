@@ -3,9 +3,13 @@
 use crate::bits::Bits;
 use crate::block::{Block, Column, Present};
 use crate::dictionary::{Dictionaries, Dictionary, MISSING};
+use hashbrown::HashSet;
 use model::{Report, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// A finished column of numbers gets codes when there are at most this many distinct ones: codes are smaller, and need no looking up.
+const FEW_NUMBERS: usize = 256;
 
 /// Takes one project's reports in the order of stamp and number.
 pub struct Builder {
@@ -45,15 +49,13 @@ impl Builder {
         self.stamp.push(report.stamp.micros());
         self.bytes += 16;
         for (name, value) in report.attributes.iter() {
-            self.bytes += 8;
-            match self.columns.get_mut(name) {
-                Some(column) => column.push(row, value),
-                None => {
-                    let mut column = Growing::new(value, self.dictionaries.of(name));
-                    column.push(row, value);
-                    self.columns.insert(name.to_owned(), column);
-                }
-            }
+            let column = match self.columns.get_mut(name) {
+                Some(column) => column,
+                None => self.columns.entry(name.to_owned()).or_insert(Growing::new(value, self.dictionaries.of(name))),
+            };
+            let before = column.dictionary.bytes();
+            column.push(row, value);
+            self.bytes += 8 + column.dictionary.bytes().saturating_sub(before);
         }
     }
 
@@ -62,7 +64,7 @@ impl Builder {
         self.tx.len()
     }
 
-    /// Bytes so far, roughly, dictionaries left out.
+    /// Bytes so far, roughly, with those by which dictionaries have grown.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -75,7 +77,9 @@ impl Builder {
     /// The block of all rows so far; the builder begins anew.
     pub fn freeze(&mut self) -> Block {
         let rows = self.rows();
-        let columns = std::mem::take(&mut self.columns).into_iter().map(|(name, column)| (name, Arc::new(column.finish(rows)))).collect();
+        let mut columns = std::mem::take(&mut self.columns);
+        columns.values_mut().filter(|column| column.has_few_numbers()).for_each(|column| column.values = Values::Codes(column.coded()));
+        let columns = columns.into_iter().map(|(name, column)| (name, Arc::new(column.finish(rows)))).collect();
         self.bytes = 0;
         Block { tx: Arc::new(std::mem::take(&mut self.tx)), stamp: Arc::new(std::mem::take(&mut self.stamp)), columns, hidden: None }
     }
@@ -123,7 +127,17 @@ impl Growing {
         self.count += 1;
     }
 
-    /// Numbers as codes: something else has come.
+    fn has_few_numbers(&self) -> bool {
+        let mut seen = HashSet::new();
+        let mut are_many = |bits: u64| seen.insert(bits) && seen.len() > FEW_NUMBERS.min(self.count / 4);
+        match &self.values {
+            Values::Codes(_) => false,
+            Values::Ints(values) => !self.present.iter().any(|row| are_many(values[row] as u64)),
+            Values::Floats(values) => !self.present.iter().any(|row| are_many(values[row].to_bits())),
+        }
+    }
+
+    /// Numbers as codes.
     fn coded(&self) -> Vec<u32> {
         let code = |row: usize, value: Value| if self.present.has(row) { self.dictionary.intern(&value) } else { MISSING };
         match &self.values {

@@ -1,22 +1,24 @@
-//! Counts distinct values by group, exactly: bits where there is about one for each row that comes, else pairs that are put in order
-//! of group from time to time.
+//! Counts distinct values by group, exactly: by bits where these are few, else by pairs that are put in the order of groups from time
+//! to time, so that one group's values are looked at together, with bits for just these.
 
+use crate::bits::Bits;
 use crate::gather::Rows;
 use crate::space::NONE;
+use std::ops::Range;
 
-/// Words of bits up to this many are kept whatever the rows.
-const FEW_WORDS: usize = 1 << 14;
-/// Most words of bits (64 MiB).
-const MOST_WORDS: usize = 1 << 23;
-/// Pairs gathered beyond twice those known to be distinct before they are looked through.
-const SLACK: usize = 1 << 20;
+/// Most words of bits of all groups (4 MiB): what a processor has at hand.
+const MOST_WORDS: usize = 1 << 19;
+/// Pairs gathered beyond twice those known to be distinct before they are sifted.
+const SLACK: usize = 1 << 21;
 
 /// The values seen in each group.
 #[derive(Default)]
 pub(crate) struct Distinct {
     bits: Option<Table>,
-    /// Group and value; the first `distinct` of them are distinct and in the order of groups.
-    pairs: Vec<u64>,
+    /// Group and value.
+    pairs: Vec<Vec<u64>>,
+    /// How many pairs there are, and how many of these are known to be distinct.
+    length: usize,
     distinct: usize,
     /// Beyond every group and every value so far.
     groups: usize,
@@ -35,24 +37,27 @@ impl Distinct {
     /// Takes in some rows; `values` are the numbers of their values, below `length`.
     pub(crate) fn add(&mut self, rows: &Rows<'_>, values: &[u32], length: usize) {
         (self.groups, self.values) = (self.groups.max(rows.groups_length), self.values.max(length));
-        let most = FEW_WORDS.max(rows.expected).min(MOST_WORDS);
-        if self.bits.is_none() && self.pairs.is_empty() {
-            self.bits = Table::new(self.groups, self.values, most);
+        if self.bits.is_none() && self.length == 0 {
+            // More bits than rows would take longer to clear and to count than pairs take to be sifted.
+            self.bits = Table::new(self.groups, self.values, MOST_WORDS.min(rows.expected));
         }
         if let Some(bits) = &mut self.bits {
-            if bits.widen(self.groups, self.values, most) {
+            if bits.widen(self.groups, self.values) {
                 // The bit of the missing value is not counted.
                 rows.each(|row, group| bits.put(group, values[row]));
                 return;
             }
             self.unpack();
         }
+        let mut pairs = Vec::with_capacity(rows.chosen.map_or(rows.block.rows(), <[u32]>::len));
         rows.each(|row, group| {
             if values[row] != NONE {
-                self.pairs.push(pair(group, values[row]));
+                pairs.push(pair(group, values[row]));
             }
         });
-        if self.pairs.len() > 2 * self.distinct + SLACK {
+        self.length += pairs.len();
+        self.pairs.push(pairs);
+        if self.length > 2 * self.distinct + SLACK {
             self.sift();
         }
     }
@@ -61,7 +66,7 @@ impl Distinct {
     pub(crate) fn merge(&mut self, mut other: Distinct) {
         (self.groups, self.values) = (self.groups.max(other.groups), self.values.max(other.values));
         if let (Some(ours), Some(theirs)) = (&mut self.bits, &other.bits)
-            && ours.widen(self.groups, self.values, MOST_WORDS)
+            && ours.widen(self.groups, self.values)
         {
             ours.or(theirs);
             return;
@@ -69,29 +74,42 @@ impl Distinct {
         self.unpack();
         other.unpack();
         self.pairs.append(&mut other.pairs);
-        self.sift();
+        self.length += other.length;
+        self.distinct = self.distinct.max(other.distinct);
     }
 
     /// Takes less room, when more will come only later.
     pub(crate) fn shrink(&mut self) {
-        if let Some(bits) = &self.bits
-            && bits.words.iter().map(|word| word.count_ones() as usize).sum::<usize>() < bits.words.len()
-        {
-            self.unpack();
+        match &self.bits {
+            Some(bits) if bits.words.iter().map(|word| word.count_ones() as usize).sum::<usize>() < bits.words.len() => self.unpack(),
+            Some(_) => {}
+            None => self.sift(),
         }
     }
 
     /// Counts; nothing may come after this.
-    pub(crate) fn settle(&mut self) {
-        self.counts = match self.bits.take() {
-            Some(bits) => (0..self.groups).map(|group| bits.count(group)).collect(),
-            None => {
-                self.sift();
-                let mut counts = vec![0; self.groups];
-                std::mem::take(&mut self.pairs).iter().for_each(|pair| counts[(pair >> 32) as usize] += 1);
-                counts
+    pub(crate) fn settle(&mut self, threads: usize) {
+        if let Some(bits) = self.bits.take() {
+            self.counts = (0..self.groups).map(|group| bits.count(group)).collect();
+            return;
+        }
+        let starts = self.starts();
+        let mut counts = vec![0; self.groups];
+        // Each thread has groups with about as many pairs as the others.
+        let threads = if self.length < SLACK { 1 } else { threads };
+        let cut = |thread: usize| starts.partition_point(|start| *start < self.length * thread / threads).min(self.groups);
+        std::thread::scope(|scope| {
+            let mut left = &mut counts[..];
+            for thread in 1..=threads {
+                let groups = if thread == 1 { 0 } else { cut(thread - 1) }..if thread == threads { self.groups } else { cut(thread) };
+                let (ours, rest) = left.split_at_mut(groups.len());
+                left = rest;
+                let (distinct, starts, first) = (&*self, &starts[..], groups.start);
+                let work = move || distinct.each_distinct(groups, starts, |group, _| ours[group - first] += 1);
+                if thread == threads { work() } else { _ = scope.spawn(work) }
             }
-        };
+        });
+        (self.counts, self.pairs) = (counts, Vec::new());
     }
 
     /// The distinct values of a group, once settled.
@@ -102,49 +120,50 @@ impl Distinct {
     /// Turns bits into pairs.
     fn unpack(&mut self) {
         if let Some(bits) = self.bits.take() {
-            self.pairs = bits.pairs();
-            self.distinct = self.pairs.len();
+            let pairs = bits.pairs();
+            (self.length, self.distinct) = (pairs.len(), pairs.len());
+            self.pairs = vec![pairs];
         }
     }
 
-    /// Drops pairs that are there twice, and puts the others in the order of groups.
+    /// Drops pairs that are there twice.
     fn sift(&mut self) {
-        if self.pairs.len() == self.distinct {
-            return;
+        if self.length > self.distinct {
+            let mut pairs = Vec::with_capacity(self.length / 2);
+            self.each_distinct(0..self.groups, &self.starts(), |group, value| pairs.push(pair(group, value)));
+            (self.length, self.distinct) = (pairs.len(), pairs.len());
+            self.pairs = vec![pairs];
         }
-        if self.pairs.len() < (self.groups + self.values) / 8 {
-            self.pairs.sort_unstable();
-            self.pairs.dedup();
-        } else {
-            self.sift_many();
-        }
-        self.distinct = self.pairs.len();
     }
 
-    /// The same in two passes: values into the order of groups, then group by group those that were seen there before are left out.
-    fn sift_many(&mut self) {
-        let mut ends = vec![0usize; self.groups + 1];
-        self.pairs.iter().for_each(|pair| ends[(pair >> 32) as usize + 1] += 1);
-        for group in 1..ends.len() {
-            ends[group] += ends[group - 1];
+    /// How many pairs come before each group's in the order of groups, and how many there are.
+    fn starts(&self) -> Vec<usize> {
+        let mut starts = vec![0; self.groups + 1];
+        self.pairs.iter().flatten().for_each(|pair| starts[(pair >> 32) as usize + 1] += 1);
+        for group in 0..self.groups {
+            starts[group + 1] += starts[group];
         }
-        let mut values = vec![NONE; self.pairs.len()];
-        for pair in &self.pairs {
-            let place = &mut ends[(pair >> 32) as usize];
-            values[*place] = *pair as u32;
-            *place += 1;
-        }
-        // Now every entry is where its group ends.
-        let mut last_group = vec![u32::MAX; self.values];
-        self.pairs.clear();
-        let mut from = 0;
-        for (group, &end) in ends[..self.groups].iter().enumerate() {
-            for &value in &values[from..end] {
-                if std::mem::replace(&mut last_group[value as usize], group as u32) != group as u32 {
-                    self.pairs.push(pair(group, value));
-                }
+        starts
+    }
+
+    /// Visits the distinct pairs of some groups in the order of groups.
+    fn each_distinct(&self, groups: Range<usize>, starts: &[usize], mut visit: impl FnMut(usize, u32)) {
+        let first = starts[groups.start];
+        let mut values = vec![NONE; starts[groups.end] - first];
+        let mut places: Vec<usize> = starts[groups.clone()].iter().map(|start| start - first).collect();
+        for pair in self.pairs.iter().flatten() {
+            let group = (pair >> 32) as usize;
+            if groups.contains(&group) {
+                let place = &mut places[group - groups.start];
+                values[*place] = *pair as u32;
+                *place += 1;
             }
-            from = end;
+        }
+        let mut seen = Bits::none(self.values);
+        for group in groups {
+            let of_group = &values[starts[group] - first..starts[group + 1] - first];
+            of_group.iter().filter(|value| seen.put(**value as usize)).for_each(|value| visit(group, *value));
+            seen.clear(of_group);
         }
     }
 }
@@ -156,17 +175,15 @@ impl Table {
     }
 
     /// Makes room for more groups and values; `false`: that would be too much.
-    fn widen(&mut self, groups: usize, values: usize, most: usize) -> bool {
+    fn widen(&mut self, groups: usize, values: usize) -> bool {
         let needed = values.div_ceil(64);
         if needed > self.width {
-            let groups = groups.max(self.groups());
-            // Some room ahead, where there is any.
-            let width = if groups.saturating_mul(needed * 2) <= most { needed * 2 } else { needed };
-            let Some(mut wider) = Table::new(groups, width * 64, most) else { return false };
+            // With room for some more values.
+            let Some(mut wider) = Table::new(groups.max(self.groups()), (needed + needed / 2) * 64, MOST_WORDS) else { return false };
             wider.or(self);
             *self = wider;
         }
-        if groups.saturating_mul(self.width) > most.max(self.words.len()) {
+        if groups.saturating_mul(self.width) > MOST_WORDS {
             return false;
         }
         if groups > self.groups() {
@@ -179,12 +196,12 @@ impl Table {
         self.words.len() / self.width
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, group: usize, value: u32) {
         self.words[group * self.width + (value >> 6) as usize] |= 1 << (value & 63);
     }
 
-    /// Adds the bits of another that is no wider and has no more groups.
+    /// Adds the bits of another that has no more groups and, but for room, is no wider.
     fn or(&mut self, other: &Table) {
         for (ours, theirs) in self.words.chunks_mut(self.width).zip(other.words.chunks(other.width)) {
             ours.iter_mut().zip(theirs).for_each(|(word, with)| *word |= with);

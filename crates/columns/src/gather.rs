@@ -274,9 +274,9 @@ impl State {
     }
 
     /// Makes ready for cells, when all rows have come.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self, threads: usize) {
         match self {
-            State::Unique(distinct) => distinct.settle(),
+            State::Unique(distinct) => distinct.settle(threads),
             State::Histogram(counts, sorted) => {
                 *sorted = counts.drain().collect();
                 sorted.sort_unstable();
@@ -396,6 +396,9 @@ impl Extremes {
     }
 
     fn found(&self, group: usize) -> Option<Number> {
+        if self.real.is_empty() && self.wide.is_empty() {
+            return self.whole.get(group).copied().flatten().map(|n| Number::Whole(i128::from(n)));
+        }
         match self.extreme {
             Extreme::Least => self.numbers(group).min_by(|a, b| a.compare(*b)),
             Extreme::Greatest => self.numbers(group).max_by(|a, b| a.compare(*b)),

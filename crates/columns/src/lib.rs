@@ -23,5 +23,5 @@ pub use block::{Block, Column, Present};
 pub use builder::Builder;
 pub use dictionary::{Dictionaries, Dictionary, MISSING};
 pub use resolve::{needed, needed_for};
-pub use scan::{Failure, Source, evaluate, rest};
+pub use scan::{Failure, Source, evaluate, evaluate_most, rests};
 pub use select::select;

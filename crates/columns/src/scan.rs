@@ -8,23 +8,31 @@
 use crate::bits::Bits;
 use crate::block::{Block, Column};
 use crate::gather::{Input, Rows};
-use crate::plan::{Gathered, Grouping, Job, Name, Plan};
+use crate::plan::{Gathered, Grouping, Name, Plan};
 use model::oracle::MAX_GROUPS;
-use model::{AggregateOp, Key, ProjectId, Query, Stamp, Table, TableRow};
+use model::{AggregateOp, Key, Most, ProjectId, Query, Stamp, Table, TableRow, Top};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Jobs up to this many are done block by block.
-const FEW_JOBS: usize = 4;
-/// Rows of a batch; its last part may go beyond that.
-const BATCH_ROWS: usize = 2_000_000;
-/// Jobs that a thread takes at a time; for these it works out the groups of rows once.
-const JOBS_AT_A_TIME: usize = 16;
-/// More filters than this are not put together: it would take longer than to look up what none of them lets through.
-const FEW_FILTERS: usize = 16;
+/// When a scan does what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Jobs up to this many are done block by block.
+    pub(crate) few_jobs: usize,
+    /// Rows of a batch; its last part may go beyond that.
+    pub(crate) batch_rows: usize,
+    /// Jobs that a thread takes at a time; for these it works out the groups of rows once.
+    pub(crate) jobs_at_a_time: usize,
+    /// More filters than this are not put together: it would take longer than to look up what none of them lets through.
+    pub(crate) few_filters: usize,
+}
+
+impl Bounds {
+    const USUAL: Bounds = Bounds { few_jobs: 4, batch_rows: 2_000_000, jobs_at_a_time: 16, few_filters: 16 };
+}
 
 /// Why a query has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,33 +63,60 @@ pub struct Source<'a, E> {
 
 /// Evaluates queries; the meaning is that of `model::oracle`.
 pub fn evaluate<E: Send>(source: &Source<'_, E>, queries: &[&Query]) -> Result<Vec<Result<Table, Failure>>, E> {
-    let plan = Plan::new(source.project, queries, None);
-    let scan = Scan::new(source, &plan);
-    let answers = if plan.jobs.len() <= FEW_JOBS {
-        scan.gather().into_iter().enumerate().flat_map(|(job, gathered)| plan.tables(job, gathered)).collect()
+    let tops = evaluate_within(Bounds::USUAL, source, queries, &[])?;
+    Ok(tops.into_iter().map(|top| top.map(|top| top.table)).collect())
+}
+
+/// The same for only some groups of each query; the cost of the others is little more than counting them.
+pub fn evaluate_most<E: Send>(source: &Source<'_, E>, queries: &[(&Query, Most<'_>)]) -> Result<Vec<Result<Top, Failure>>, E> {
+    let (queries, most): (Vec<&Query>, Vec<Most<'_>>) = queries.iter().copied().unzip();
+    evaluate_within(Bounds::USUAL, source, &queries, &most)
+}
+
+pub(crate) fn evaluate_within<E: Send>(
+    bounds: Bounds,
+    source: &Source<'_, E>,
+    queries: &[&Query],
+    most: &[Most<'_>],
+) -> Result<Vec<Result<Top, Failure>>, E> {
+    let mut plan = Plan::new(source.project, queries, &[]);
+    plan.most = most.to_vec();
+    answer(bounds, source, plan, queries.len())
+}
+
+/// Evaluates each query over the reports whose groups are not among those kept, as one group with an empty key.
+pub fn rests<E: Send>(source: &Source<'_, E>, queries: &[(&Query, &BTreeSet<Key>)]) -> Result<Vec<Result<TableRow, Failure>>, E> {
+    rests_within(Bounds::USUAL, source, queries)
+}
+
+pub(crate) fn rests_within<E: Send>(
+    bounds: Bounds,
+    source: &Source<'_, E>,
+    queries: &[(&Query, &BTreeSet<Key>)],
+) -> Result<Vec<Result<TableRow, Failure>>, E> {
+    let (queries, kept): (Vec<&Query>, Vec<&BTreeSet<Key>>) = queries.iter().copied().unzip();
+    let tops = answer(bounds, source, Plan::new(source.project, &queries, &kept), queries.len())?;
+    Ok(tops.into_iter().map(|top| Ok(top?.table.rows.pop().expect("one group has one row"))).collect())
+}
+
+/// Carries out a plan; what each of its queries comes to.
+fn answer<E: Send>(bounds: Bounds, source: &Source<'_, E>, plan: Plan<'_>, queries: usize) -> Result<Vec<Result<Top, Failure>>, E> {
+    let scan = Scan::new(bounds, source, &plan);
+    let answers = if plan.jobs.len() <= bounds.few_jobs {
+        scan.gather().into_iter().enumerate().flat_map(|(job, gathered)| plan.tables(job, gathered, source.threads)).collect()
     } else {
         scan.in_batches()
     };
-    let mut tables: Vec<_> = queries.iter().map(|_| Err(Failure::Cancelled)).collect();
+    let mut tops: Vec<_> = (0..queries).map(|_| Err(Failure::Cancelled)).collect();
     if scan.has_come_to_its_end()? {
-        answers.into_iter().for_each(|(query, table)| tables[query] = table);
+        answers.into_iter().for_each(|(query, top)| tops[query] = top);
     }
-    Ok(tables)
-}
-
-/// Evaluates a query over the reports whose groups are not among those kept, as one group with an empty key.
-pub fn rest<E: Send>(source: &Source<'_, E>, query: &Query, kept: &BTreeSet<Key>) -> Result<Result<TableRow, Failure>, E> {
-    let plan = Plan::new(source.project, &[query], Some(kept));
-    let scan = Scan::new(source, &plan);
-    let gathered = scan.gather();
-    if !scan.has_come_to_its_end()? {
-        return Ok(Err(Failure::Cancelled));
-    }
-    Ok(plan.only_row(gathered.into_iter().next().expect("one query is one job")))
+    Ok(tops)
 }
 
 /// A scan while it runs.
 struct Scan<'s, 'q, E> {
+    bounds: Bounds,
     source: &'s Source<'s, E>,
     plan: &'s Plan<'q>,
     /// The part to be loaded next.
@@ -92,8 +127,8 @@ struct Scan<'s, 'q, E> {
 }
 
 impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
-    fn new(source: &'s Source<'s, E>, plan: &'s Plan<'q>) -> Scan<'s, 'q, E> {
-        Scan { source, plan, next: AtomicUsize::new(0), is_stopped: AtomicBool::new(false), error: Mutex::new(None) }
+    fn new(bounds: Bounds, source: &'s Source<'s, E>, plan: &'s Plan<'q>) -> Scan<'s, 'q, E> {
+        Scan { bounds, source, plan, next: AtomicUsize::new(0), is_stopped: AtomicBool::new(false), error: Mutex::new(None) }
     }
 
     /// `false`: it was cancelled.
@@ -138,13 +173,27 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
         })
     }
 
+    fn prepared(&self, block: Arc<Block>) -> Option<Prepared<'s, 'q>> {
+        let visible = Visible::of(&block, &self.source.span)?.0;
+        Some(Prepared {
+            plan: self.plan,
+            few_filters: self.bounds.few_filters,
+            block,
+            visible,
+            columns: empty(self.plan.attributes.len()),
+            numbers: empty(self.plan.attributes.len()),
+            conditions: empty(self.plan.conditions.len()),
+            chosen: empty(self.plan.filters.len()),
+        })
+    }
+
     /// All jobs block by block; by job what they have come to.
     fn gather(&self) -> Vec<Gathered> {
         let of_thread = self.on_threads(self.source.parts, || {
             let mut gathered: Vec<Gathered> = (0..self.plan.jobs.len()).map(|job| self.plan.start(job)).collect();
             while let Some(blocks) = self.part() {
                 let expected = blocks.iter().map(|block| block.rows()).sum::<usize>().saturating_mul(self.source.parts);
-                for block in blocks.into_iter().filter_map(|block| Prepared::new(self.plan, block, &self.source.span)) {
+                for block in blocks.into_iter().filter_map(|block| self.prepared(block)) {
                     for grouping in &self.plan.groupings {
                         let live: Vec<usize> = grouping.jobs.iter().copied().filter(|job| gathered[*job].failure.is_none()).collect();
                         let groups = block.groups(grouping, &live, expected);
@@ -163,12 +212,12 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
     }
 
     /// All jobs one by one, batch by batch of blocks; by query its table.
-    fn in_batches(&self) -> Vec<(usize, Result<Table, Failure>)> {
+    fn in_batches(&self) -> Vec<(usize, Result<Top, Failure>)> {
         let gathered: Vec<Mutex<Option<Gathered>>> = self.plan.jobs.iter().map(|_| Mutex::default()).collect();
         let answers = Mutex::new(Vec::new());
         let mut items: Vec<(&Grouping, &[usize])> = Vec::new();
         for grouping in &self.plan.groupings {
-            items.extend(grouping.jobs.chunks(JOBS_AT_A_TIME).map(|jobs| (grouping, jobs)));
+            items.extend(grouping.jobs.chunks(self.bounds.jobs_at_a_time).map(|jobs| (grouping, jobs)));
         }
         // The longest first, so that threads end together.
         items.sort_by_key(|(grouping, jobs)| std::cmp::Reverse((grouping.attributes.len(), jobs.len())));
@@ -189,12 +238,17 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
                         }
                         let place = &gathered[job];
                         let before = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        let is_all = before.is_none() && is_last;
                         let mut state = before.unwrap_or_else(|| self.plan.start(job));
-                        for (block, groups) in batch.iter().zip(&groups) {
-                            block.gather(job, groups.as_ref(), expected, &mut state);
+                        if is_all && !self.plan.most.is_empty() && !grouping.attributes.is_empty() {
+                            self.count_first(job, &batch, &groups, expected, &mut state);
+                        } else {
+                            for (block, groups) in batch.iter().zip(&groups) {
+                                block.gather(job, groups.as_ref(), expected, &mut state);
+                            }
                         }
                         if is_last {
-                            let tables = self.plan.tables(job, state);
+                            let tables = self.plan.tables(job, state, 1);
                             answers.lock().unwrap_or_else(PoisonError::into_inner).extend(tables);
                         } else {
                             state.states.iter_mut().for_each(|state| state.shrink());
@@ -213,18 +267,32 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
         }
     }
 
+    /// Counts the reports of each group before anything else, and then looks only at the rows of groups that are shown.
+    fn count_first(&self, job: usize, batch: &[Prepared<'_, 'q>], groups: &[Option<Groups<'_>>], expected: usize, gathered: &mut Gathered) {
+        // Without groups not a single row passes.
+        let blocks = || batch.iter().zip(groups).filter_map(|(block, groups)| Some((block, groups.as_ref()?)));
+        blocks().for_each(|(block, groups)| block.count(job, groups, expected, gathered));
+        if gathered.failure.is_none() && gathered.matched.groups > 0 {
+            self.plan.choose(job, gathered);
+            if !self.plan.jobs[job].aggregates.is_empty() {
+                blocks().for_each(|(block, groups)| block.gather_shown(job, groups, expected, gathered));
+            }
+        }
+    }
+
     /// The next blocks, with the numbers of all values that any job needs.
     fn batch(&self) -> Vec<Prepared<'_, 'q>> {
         let rows = AtomicUsize::new(0);
         let batches = self.on_threads(self.source.parts, || {
             let mut batch = Vec::new();
-            while rows.load(Ordering::Relaxed) < BATCH_ROWS
+            while rows.load(Ordering::Relaxed) < self.bounds.batch_rows
                 && let Some(blocks) = self.part()
             {
-                for block in blocks.into_iter().filter_map(|block| Prepared::new(self.plan, block, &self.source.span)) {
+                let expected = blocks.iter().map(|block| block.rows()).sum::<usize>().saturating_mul(self.source.parts);
+                for block in blocks.into_iter().filter_map(|block| self.prepared(block)) {
                     rows.fetch_add(block.block.rows(), Ordering::Relaxed);
                     let numbered = self.plan.attributes.iter().enumerate().filter(|(_, attribute)| !attribute.numbered_for.is_empty());
-                    numbered.for_each(|(attribute, _)| _ = block.numbers(attribute));
+                    numbered.for_each(|(attribute, _)| _ = block.numbers(attribute, expected));
                     batch.push(block);
                 }
             }
@@ -237,11 +305,13 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
 /// A block with some rows to be seen, and what jobs have in common in it, made when the first of them asks for it.
 struct Prepared<'p, 'q> {
     plan: &'p Plan<'q>,
+    few_filters: usize,
     block: Arc<Block>,
     /// Rows in the span that are not hidden; `None`: all.
     visible: Option<Bits>,
     columns: Vec<OnceLock<Option<Arc<Column>>>>,
-    numbers: Vec<OnceLock<Vec<u32>>>,
+    /// `None`: they are the codes of its column.
+    numbers: Vec<OnceLock<Option<Vec<u32>>>>,
     conditions: Vec<OnceLock<Bits>>,
     /// Rows that are visible and pass a filter; `None`: all.
     chosen: Vec<OnceLock<Option<Bits>>>,
@@ -254,20 +324,7 @@ struct Groups<'b> {
     length: usize,
 }
 
-impl<'p, 'q> Prepared<'p, 'q> {
-    fn new(plan: &'p Plan<'q>, block: Arc<Block>, span: &Range<Stamp>) -> Option<Prepared<'p, 'q>> {
-        let visible = Visible::of(&block, span)?.0;
-        Some(Prepared {
-            plan,
-            block,
-            visible,
-            columns: empty(plan.attributes.len()),
-            numbers: empty(plan.attributes.len()),
-            conditions: empty(plan.conditions.len()),
-            chosen: empty(plan.filters.len()),
-        })
-    }
-
+impl Prepared<'_, '_> {
     fn column(&self, attribute: usize) -> Option<&Column> {
         let Plan { project, resolver, attributes, .. } = self.plan;
         let column = self.columns[attribute].get_or_init(|| match &attributes[attribute].name {
@@ -315,7 +372,7 @@ impl<'p, 'q> Prepared<'p, 'q> {
 
     /// The rows that any of some filters lets through; `None`: all, or too many filters to tell.
     fn any(&self, filters: impl ExactSizeIterator<Item = usize>) -> Option<Bits> {
-        if filters.len() > FEW_FILTERS {
+        if filters.len() > self.few_filters {
             return None;
         }
         let mut any = Bits::none(self.block.rows());
@@ -326,12 +383,17 @@ impl<'p, 'q> Prepared<'p, 'q> {
     }
 
     /// The numbers of an attribute's values by row, those of rows that no job needs left out.
-    fn numbers(&self, attribute: usize) -> &[u32] {
-        self.numbers[attribute].get_or_init(|| {
+    fn numbers(&self, attribute: usize, expected: usize) -> &[u32] {
+        let numbers = self.numbers[attribute].get_or_init(|| {
             let of = &self.plan.attributes[attribute];
             let some = self.any(of.numbered_for.iter().copied());
-            of.space.numbers(self.column(attribute), self.block.rows(), some.as_ref())
-        })
+            of.space.numbers(self.column(attribute), self.block.rows(), some.as_ref(), expected)
+        });
+        match (numbers, self.column(attribute)) {
+            (Some(numbers), _) => numbers,
+            (None, Some(Column::Codes(codes, _))) => codes,
+            (None, _) => unreachable!("only codes stand for themselves"),
+        }
     }
 
     /// The groups of rows that some jobs need; `None` where there is only one group.
@@ -342,9 +404,9 @@ impl<'p, 'q> Prepared<'p, 'q> {
             return None;
         }
         let length = |attribute: usize| self.plan.attributes[attribute].space.length();
-        let mut groups = Groups { of_rows: Cow::Borrowed(self.numbers(*first)), length: length(*first) };
+        let mut groups = Groups { of_rows: Cow::Borrowed(self.numbers(*first, expected)), length: length(*first) };
         for (attribute, pairs) in others.iter().zip(&grouping.pairs) {
-            let parts = (&groups.of_rows[..], self.numbers(*attribute));
+            let parts = (&groups.of_rows[..], self.numbers(*attribute, expected));
             let numbers = pairs.numbers(parts, (groups.length, length(*attribute)), expected, some.as_ref());
             groups = Groups { of_rows: Cow::Owned(numbers), length: pairs.length() };
         }
@@ -353,8 +415,7 @@ impl<'p, 'q> Prepared<'p, 'q> {
 
     /// Takes the block's rows into a job's state.
     fn gather(&self, job: usize, groups: Option<&Groups<'_>>, expected: usize, gathered: &mut Gathered) {
-        let Job { filter, grouping, aggregates, .. } = &self.plan.jobs[job];
-        let mut chosen = self.chosen(*filter).map(rows_in);
+        let mut chosen = self.chosen(self.plan.jobs[job].filter).map(rows_in);
         if gathered.failure.is_some() || chosen.as_ref().is_some_and(Vec::is_empty) {
             return;
         }
@@ -365,40 +426,62 @@ impl<'p, 'q> Prepared<'p, 'q> {
             groups_length: groups.map_or(1, |groups| groups.length),
             expected,
         };
-        if let Some(kept) = self.plan.kept {
-            chosen = Some(self.rest(&self.plan.groupings[*grouping], kept, chosen, rows.groups, &mut gathered.kept));
+        if !self.plan.kept.is_empty() {
+            self.plan.find_kept(job, rows.groups_length, gathered);
+            let (kept, of_rows) = (&gathered.kept, rows.groups);
+            let is_left = |row: &u32| !kept.has(of_rows.map_or(0, |groups| groups[*row as usize] as usize));
+            chosen = Some(match chosen {
+                None => (0..self.block.rows() as u32).filter(is_left).collect(),
+                Some(chosen) => chosen.into_iter().filter(is_left).collect(),
+            });
             (rows.groups, rows.groups_length) = (None, 1);
         }
         rows.chosen = chosen.as_deref();
         gathered.matched.add(&rows);
         gathered.check();
-        for ((op, attribute), state) in aggregates.iter().zip(&mut gathered.states) {
-            let of = &self.plan.attributes[*attribute];
-            let is_numbered = matches!(op, AggregateOp::Unique | AggregateOp::Histogram);
-            let (numbers, numbers_length) = if is_numbered { (self.numbers(*attribute), of.space.length()) } else { (&[][..], 0) };
-            state.add(&rows, &Input { column: self.column(*attribute), readings: &of.readings, numbers, numbers_length });
+        self.aggregate(job, &rows, gathered);
+    }
+
+    /// Counts the block's rows for a job, and no more.
+    fn count(&self, job: usize, groups: &Groups<'_>, expected: usize, gathered: &mut Gathered) {
+        let chosen = self.chosen(self.plan.jobs[job].filter).map(rows_in);
+        if gathered.failure.is_none() && chosen.as_ref().is_none_or(|chosen| !chosen.is_empty()) {
+            let (chosen, of_rows) = (chosen.as_deref(), Some(&groups.of_rows[..]));
+            gathered.matched.add(&Rows { block: &self.block, chosen, groups: of_rows, groups_length: groups.length, expected });
+            gathered.check();
         }
     }
 
-    /// The rows of those chosen whose group is not kept.
-    fn rest(
-        &self,
-        grouping: &Grouping,
-        kept: &BTreeSet<Key>,
-        chosen: Option<Vec<u32>>,
-        groups: Option<&[u32]>,
-        known: &mut Vec<Option<bool>>,
-    ) -> Vec<u32> {
-        let is_left = |row: &u32| {
-            let group = groups.map_or(0, |groups| groups[*row as usize]);
-            if known.len() <= group as usize {
-                known.resize(group as usize + 1, None);
+    /// Takes the rows of groups that have a place into a job's state.
+    fn gather_shown(&self, job: usize, groups: &Groups<'_>, expected: usize, gathered: &mut Gathered) {
+        let (mut chosen, mut placed) = (Vec::new(), vec![0; self.block.rows()]);
+        let take = |row: usize| {
+            let place = gathered.places[groups.of_rows[row] as usize];
+            if place > 0 {
+                placed[row] = place - 1;
+                chosen.push(row as u32);
             }
-            !*known[group as usize].get_or_insert_with(|| kept.contains(&self.plan.key(grouping, group)))
         };
-        match chosen {
-            None => (0..self.block.rows() as u32).filter(is_left).collect(),
-            Some(chosen) => chosen.into_iter().filter(is_left).collect(),
+        match self.chosen(self.plan.jobs[job].filter) {
+            None => (0..self.block.rows()).for_each(take),
+            Some(bits) => bits.iter().for_each(take),
+        }
+        if !chosen.is_empty() {
+            let groups_length = gathered.places_length;
+            let rows = Rows { block: &self.block, chosen: Some(&chosen), groups: Some(&placed), groups_length, expected };
+            self.aggregate(job, &rows, gathered);
+        }
+    }
+
+    /// Takes rows into the states of a job's aggregates.
+    fn aggregate(&self, job: usize, rows: &Rows<'_>, gathered: &mut Gathered) {
+        let aggregates = &self.plan.jobs[job].aggregates;
+        for ((op, attribute), state) in aggregates.iter().zip(&mut gathered.states) {
+            let of = &self.plan.attributes[*attribute];
+            let is_numbered = matches!(op, AggregateOp::Unique | AggregateOp::Histogram);
+            let (numbers, numbers_length) =
+                if is_numbered { (self.numbers(*attribute, rows.expected), of.space.length()) } else { (&[][..], 0) };
+            state.add(rows, &Input { column: self.column(*attribute), readings: &of.readings, numbers, numbers_length });
         }
     }
 }

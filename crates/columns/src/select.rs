@@ -18,7 +18,14 @@ const SLACK: usize = 4_096;
 struct Candidate {
     sorted_by: Vec<Option<Value>>,
     tx: u64,
-    shown: Vec<Option<Value>>,
+    shown: Shown,
+}
+
+/// What of a row is shown.
+enum Shown {
+    /// Of a row of the block at hand, not read yet: most such rows make room for better ones.
+    Row(usize),
+    Values(Vec<Option<Value>>),
 }
 
 /// Selects; the meaning is that of `model::oracle`. Parts are loaded one after the other.
@@ -45,7 +52,9 @@ pub fn select<E>(source: &Source<'_, E>, selection: &Selection) -> Result<Result
                 continue;
             }
             let sorted: Vec<_> = selection.order.iter().map(|(name, _)| column(name)).collect();
-            let shown: Vec<_> = selection.columns.iter().map(|name| column(name)).collect();
+            let values = |columns: &[Option<Arc<Column>>], row: usize| {
+                columns.iter().map(|column| value(column, row).map(Cow::into_owned)).collect::<Vec<_>>()
+            };
             for row in rows.iter() {
                 let tx = block.tx[row];
                 let is_better = worst.as_ref().is_none_or(|(keys, than)| {
@@ -53,30 +62,38 @@ pub fn select<E>(source: &Source<'_, E>, selection: &Selection) -> Result<Result
                     compare(selection, key, tx, |at| keys[at].as_ref().map(Cow::Borrowed), *than).is_lt()
                 });
                 if is_better {
-                    let values = |columns: &[Option<Arc<Column>>]| {
-                        columns.iter().map(|column| value(column, row).map(Cow::into_owned)).collect::<Vec<_>>()
-                    };
-                    best.push(Candidate { sorted_by: values(&sorted), tx, shown: values(&shown) });
+                    best.push(Candidate { sorted_by: values(&sorted, row), tx, shown: Shown::Row(row) });
                     if best.len() >= wanted.saturating_add(SLACK) {
-                        keep(&mut best, selection, wanted);
-                        worst = best.last().map(|last| (last.sorted_by.clone(), last.tx));
+                        worst = keep(&mut best, selection, wanted);
                     }
+                }
+            }
+            worst = keep(&mut best, selection, wanted);
+            let of_block = best.iter_mut().filter(|candidate| matches!(candidate.shown, Shown::Row(_)));
+            let mut shown: Option<Vec<_>> = None;
+            for candidate in of_block {
+                let columns = shown.get_or_insert_with(|| selection.columns.iter().map(|name| column(name)).collect());
+                if let Shown::Row(row) = candidate.shown {
+                    candidate.shown = Shown::Values(values(columns, row));
                 }
             }
         }
     }
-    keep(&mut best, selection, wanted);
-    let rows = best.into_iter().skip(selection.offset).map(|candidate| (Tx(candidate.tx), candidate.shown));
+    let rows = best.into_iter().skip(selection.offset).map(|candidate| match candidate.shown {
+        Shown::Values(values) => (Tx(candidate.tx), values),
+        Shown::Row(_) => unreachable!("values are read at the end of each block"),
+    });
     Ok(Ok(Selected { matched, rows: rows.collect() }))
 }
 
-/// Keeps the first ones, sorted.
-fn keep(best: &mut Vec<Candidate>, selection: &Selection, wanted: usize) {
+/// Keeps the first ones, sorted; when there are as many as wanted, what the last of them is sorted by.
+fn keep(best: &mut Vec<Candidate>, selection: &Selection, wanted: usize) -> Option<(Vec<Option<Value>>, u64)> {
     best.sort_unstable_by(|a, b| {
         let key = |candidate: &'_ Candidate, at: usize| candidate.sorted_by[at].clone().map(Cow::Owned);
         compare(selection, |at| key(a, at), a.tx, |at| key(b, at), b.tx)
     });
     best.truncate(wanted);
+    best.last().filter(|_| best.len() == wanted).map(|last| (last.sorted_by.clone(), last.tx))
 }
 
 fn compare<'v>(

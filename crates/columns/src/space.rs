@@ -48,19 +48,35 @@ fn longer(table: &[AtomicU32], length: usize) -> Arc<[AtomicU32]> {
 #[derive(Default)]
 pub(crate) struct Space(Mutex<Numbered>);
 
-#[derive(Default)]
 struct Numbered {
-    /// Where the value of each number from 1 on is found.
+    /// Numbers below this are codes of the first dictionary.
+    direct: u32,
+    /// Where the value of each number from `direct` on is found.
     sources: Vec<Source>,
     dictionaries: Vec<(Arc<Dictionary>, Known)>,
     ints: HashMap<i64, u32>,
     /// Other numbers, by their bits.
     reals: HashMap<u64, u32>,
-    /// Numbers by written form; made once values come from more than one place.
+    /// Numbers from `direct` on by written form; made once values come from more than one place.
     by_text: Option<HashTable<u32>>,
     hasher: DefaultHashBuilder,
     /// The place of each number in the order of written forms, once asked for; good for as long as there are no more numbers.
     ranks: Option<Arc<[u32]>>,
+}
+
+impl Default for Numbered {
+    fn default() -> Numbered {
+        Numbered {
+            direct: 1,
+            sources: Vec::new(),
+            dictionaries: Vec::new(),
+            ints: HashMap::new(),
+            reals: HashMap::new(),
+            by_text: None,
+            hasher: DefaultHashBuilder::default(),
+            ranks: None,
+        }
+    }
 }
 
 /// The numbers of a dictionary's codes.
@@ -85,18 +101,19 @@ impl Space {
 
     /// One more than the greatest number given.
     pub(crate) fn length(&self) -> usize {
-        self.lock().sources.len() + 1
+        self.lock().length()
     }
 
-    /// The numbers of a column's values by row; of rows that are not among `some` they are not looked up.
-    pub(crate) fn numbers(&self, column: Option<&Column>, rows: usize, some: Option<&Bits>) -> Vec<u32> {
+    /// The numbers of a column's values by row; of rows that are not among `some` they are not looked up. `None`: they are its codes.
+    /// About `expected` rows will be asked for in all.
+    pub(crate) fn numbers(&self, column: Option<&Column>, rows: usize, some: Option<&Bits>, expected: usize) -> Option<Vec<u32>> {
         match column {
-            None => vec![NONE; rows],
-            Some(Column::Codes(codes, dictionary)) => self.of_codes(codes, dictionary, some),
+            None => Some(vec![NONE; rows]),
+            Some(Column::Codes(codes, dictionary)) => self.of_codes(codes, dictionary, some, expected),
             Some(column @ Column::Ints(values, _)) => {
                 let mut numbered = self.lock();
                 let mut last = (0, NONE);
-                numbers_of(rows, some, |row| {
+                Some(numbers_of(rows, some, |row| {
                     if !column.has(row) {
                         return NONE;
                     }
@@ -104,37 +121,31 @@ impl Space {
                         last = (values[row], numbered.of_int(values[row]));
                     }
                     last.1
-                })
+                }))
             }
             Some(column @ Column::Floats(values, _)) => {
                 let mut numbered = self.lock();
-                numbers_of(rows, some, |row| if column.has(row) { numbered.of_float(values[row]) } else { NONE })
+                Some(numbers_of(rows, some, |row| if column.has(row) { numbered.of_float(values[row]) } else { NONE }))
             }
         }
     }
 
-    fn of_codes(&self, codes: &[u32], dictionary: &Arc<Dictionary>, some: Option<&Bits>) -> Vec<u32> {
-        let greatest = codes.iter().copied().max().unwrap_or(MISSING) as usize;
+    fn of_codes(&self, codes: &[u32], dictionary: &Arc<Dictionary>, some: Option<&Bits>, expected: usize) -> Option<Vec<u32>> {
+        let greatest = codes.iter().copied().max().unwrap_or(MISSING);
         let mut numbered = self.lock();
-        let at = numbered.dictionary(dictionary, codes.len());
-        let Some(table) = numbered.table(at, greatest) else {
-            return numbers_of(codes.len(), some, |row| numbered.of_code(at, codes[row]));
+        let at = numbered.dictionary(dictionary, codes.len(), expected);
+        if at == 0 && greatest < numbered.direct {
+            return None;
+        }
+        let Some(table) = numbered.table(at, greatest as usize) else {
+            return Some(numbers_of(codes.len(), some, |row| numbered.of_code(at, codes[row])));
         };
         drop(numbered);
-        let mut some_are_unknown = false;
-        let mut numbers = numbers_of(codes.len(), some, |row| {
-            let number = table[codes[row] as usize].load(Ordering::Relaxed);
-            some_are_unknown |= number == NONE && codes[row] != MISSING;
-            number
-        });
-        if some_are_unknown {
-            let mut numbered = self.lock();
-            match some {
-                None => numbers.iter_mut().zip(codes).filter(|(n, _)| **n == NONE).for_each(|(n, &code)| *n = numbered.of_code(at, code)),
-                Some(some) => some.iter().for_each(|row| numbers[row] = numbered.of_code(at, codes[row])),
-            }
-        }
-        numbers
+        let mut locked = None;
+        Some(numbers_of(codes.len(), some, |row| match table[codes[row] as usize].load(Ordering::Relaxed) {
+            NONE if codes[row] != MISSING => locked.get_or_insert_with(|| self.lock()).of_code(at, codes[row]),
+            number => number,
+        }))
     }
 
     /// How the values with some numbers are written; `None` for a missing one.
@@ -143,10 +154,17 @@ impl Space {
         numbers.map(|number| Some(numbered.written(number)?.into_owned())).collect()
     }
 
+    /// The numbers of values by how they are written; `None` for one that has not been seen.
+    pub(crate) fn find<'t>(&self, texts: impl Iterator<Item = Option<&'t str>>) -> Vec<Option<u32>> {
+        let mut numbered = self.lock();
+        numbered.mix();
+        texts.map(|text| text.map_or(Some(NONE), |text| numbered.find(text))).collect()
+    }
+
     /// Ranks in the order of written forms, the missing value first: of two numbers the one with the lesser form has the lesser rank.
     pub(crate) fn ranks(&self, numbers: &[u32]) -> Vec<u32> {
         let mut numbered = self.lock();
-        let length = numbered.sources.len() + 1;
+        let length = numbered.length();
         if numbered.ranks.as_ref().is_none_or(|ranks| ranks.len() < length) {
             if numbers.len() < length / 8 {
                 let mut asked = numbers.to_vec();
@@ -166,16 +184,23 @@ impl Space {
 }
 
 impl Numbered {
+    /// One more than the greatest number given.
+    fn length(&self) -> usize {
+        self.direct as usize + self.sources.len()
+    }
+
     /// The place of a dictionary among those known.
-    fn dictionary(&mut self, dictionary: &Arc<Dictionary>, rows: usize) -> usize {
+    fn dictionary(&mut self, dictionary: &Arc<Dictionary>, rows: usize, expected: usize) -> usize {
         if let Some(at) = self.dictionaries.iter().position(|(one, _)| Arc::ptr_eq(one, dictionary)) {
             return at;
         }
-        if !self.sources.is_empty() {
+        let length = dictionary.length();
+        if self.length() > 1 || !self.dictionaries.is_empty() {
             self.mix();
+        } else if length as usize <= expected && !dictionary.has_twins() {
+            self.direct = length;
         }
-        let is_far_greater = !pays(dictionary.length() as usize, rows);
-        let known = if is_far_greater { Known::Few(HashMap::new()) } else { Known::Table(Arc::new([])) };
+        let known = if pays(length as usize, rows) { Known::Table(Arc::new([])) } else { Known::Few(HashMap::new()) };
         self.dictionaries.push((dictionary.clone(), known));
         self.dictionaries.len() - 1
     }
@@ -192,8 +217,8 @@ impl Numbered {
     }
 
     fn of_code(&mut self, at: usize, code: u32) -> u32 {
-        if code == MISSING {
-            return NONE;
+        if code == MISSING || at == 0 && code < self.direct {
+            return code;
         }
         let (dictionary, known) = &self.dictionaries[at];
         let number = match known {
@@ -203,7 +228,7 @@ impl Numbered {
         if number != NONE {
             return number;
         }
-        let same = dictionary.same(code);
+        let same = if dictionary.has_twins() { dictionary.same(code) } else { code };
         let number = if same != code { self.of_code(at, same) } else { self.of_source(Source::Code(at as u32, code)) };
         match &mut self.dictionaries[at].1 {
             Known::Table(table) => table[code as usize].store(number, Ordering::Relaxed),
@@ -243,19 +268,37 @@ impl Numbered {
     }
 
     fn of_source(&mut self, source: Source) -> u32 {
-        let Numbered { sources, dictionaries, by_text, hasher, .. } = self;
+        let next = self.length() as u32;
+        let Numbered { direct, sources, dictionaries, by_text, hasher, .. } = self;
         if let Some(by_text) = by_text {
             let text = written(dictionaries, source);
+            if *direct > 1
+                && let Some(code) = dictionaries[0].0.find(&text)
+                && code < *direct
+            {
+                return code;
+            }
             let hash = hasher.hash_one(text.as_ref());
-            let is_it = |number: &u32| written(dictionaries, sources[*number as usize - 1]) == text;
-            if let Some(number) = by_text.find(hash, is_it) {
+            let of_number = |number: &u32| written(dictionaries, sources[(*number - *direct) as usize]);
+            if let Some(number) = by_text.find(hash, |number| of_number(number) == text) {
                 return *number;
             }
-            let number = sources.len() as u32 + 1;
-            by_text.insert_unique(hash, number, |number| hasher.hash_one(written(dictionaries, sources[*number as usize - 1]).as_ref()));
+            by_text.insert_unique(hash, next, |number| hasher.hash_one(of_number(number).as_ref()));
         }
         sources.push(source);
-        sources.len() as u32
+        next
+    }
+
+    /// The number of a value that was seen; only once mixed.
+    fn find(&self, text: &str) -> Option<u32> {
+        if self.direct > 1
+            && let Some(code) = self.dictionaries[0].0.find(text)
+            && code < self.direct
+        {
+            return Some(code);
+        }
+        let of_number = |number: &u32| written(&self.dictionaries, self.sources[(*number - self.direct) as usize]);
+        self.by_text.as_ref()?.find(self.hasher.hash_one(text), |number| of_number(number) == text).copied()
     }
 
     /// From now on values are told apart by how they are written, not by where they come from.
@@ -263,14 +306,20 @@ impl Numbered {
         if self.by_text.is_some() {
             return;
         }
-        let hash = |number: &u32| self.hasher.hash_one(written(&self.dictionaries, self.sources[*number as usize - 1]).as_ref());
+        let hash =
+            |number: &u32| self.hasher.hash_one(written(&self.dictionaries, self.sources[(*number - self.direct) as usize]).as_ref());
         let mut by_text = HashTable::with_capacity(self.sources.len());
-        (1..=self.sources.len() as u32).for_each(|number| _ = by_text.insert_unique(hash(&number), number, hash));
+        (self.direct..self.length() as u32).for_each(|number| _ = by_text.insert_unique(hash(&number), number, hash));
         self.by_text = Some(by_text);
     }
 
     fn written(&self, number: u32) -> Option<Cow<'_, str>> {
-        Some(written(&self.dictionaries, *self.sources.get(number.checked_sub(1)? as usize)?))
+        let source = match number {
+            NONE => return None,
+            code if code < self.direct => Source::Code(0, code),
+            number => self.sources[(number - self.direct) as usize],
+        };
+        Some(written(&self.dictionaries, source))
     }
 
     fn sorted(&self, numbers: impl Iterator<Item = u32>) -> Vec<u32> {
@@ -325,21 +374,22 @@ impl Pairs {
             return numbers_of(before.len(), some, |row| keys.of_few(pair(before[row], next[row])));
         };
         drop(keys);
-        let place = |row: usize| before[row] as usize * width + next[row] as usize;
-        let mut some_are_unknown = false;
-        let mut numbers = numbers_of(before.len(), some, |row| {
-            let number = table[place(row)].load(Ordering::Relaxed);
-            some_are_unknown |= number == NONE;
-            number.wrapping_sub(1)
-        });
-        if some_are_unknown {
-            let mut keys = self.lock();
-            numbers = numbers_of(before.len(), some, |row| match numbers[row] {
-                u32::MAX => keys.of_place(&table, place(row), pair(before[row], next[row])),
-                number => number,
-            });
-        }
-        numbers
+        let mut locked = None;
+        numbers_of(before.len(), some, |row| {
+            let place = before[row] as usize * width + next[row] as usize;
+            match table[place].load(Ordering::Relaxed) {
+                NONE => locked.get_or_insert_with(|| self.lock()).of_place(&table, place, pair(before[row], next[row])),
+                number => number - 1,
+            }
+        })
+    }
+
+    /// The number of a pair that has one.
+    pub(crate) fn find(&self, before: u32, next: u32) -> Option<u32> {
+        let keys = self.lock();
+        let Some((width, table)) = &keys.table else { return keys.few.get(&pair(before, next)).copied() };
+        let number = table.get((before as usize).checked_mul(*width)? + next as usize)?.load(Ordering::Relaxed);
+        ((next as usize) < *width && number != NONE).then(|| number - 1)
     }
 
     /// The parts of pairs.

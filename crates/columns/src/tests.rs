@@ -1,9 +1,10 @@
 //! Random queries over random reports in random blocks equal the naive evaluator, whatever the blocks and threads.
 
-use crate::{Bits, Block, Builder, Dictionaries, Failure, Source, evaluate, needed, needed_for, rest, select};
+use crate::scan::{Bounds, evaluate_within, rests_within};
+use crate::{Bits, Block, Builder, Dictionaries, Failure, Source, evaluate, needed, needed_for, rests, select};
 use model::{
-    Aggregate, AggregateOp, Attributes, Condition, Derived, Direction, Function, Granularity, Key, Operator, ProjectId, Query, Report,
-    Selection, Stamp, Tx, Value, oracle,
+    Aggregate, AggregateOp, Attributes, Condition, Derived, Direction, Function, Granularity, Key, Most, Operator, ProjectId, Query,
+    Report, Selection, Stamp, Tx, Value, oracle,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -208,6 +209,16 @@ impl Layout {
     }
 }
 
+/// A scan in every way it can go about its work.
+fn bounds() -> impl Strategy<Value = Bounds> {
+    (0..5usize, 1..60usize, 1..3usize, 0..3usize).prop_map(|(few_jobs, batch_rows, jobs_at_a_time, few_filters)| Bounds {
+        few_jobs,
+        batch_rows,
+        jobs_at_a_time,
+        few_filters,
+    })
+}
+
 fn counted(columns: &[&str], group: &[&str]) -> Query {
     let count = |name: &&str| Aggregate { op: AggregateOp::Count, attribute: (*name).to_owned() };
     Query {
@@ -230,7 +241,7 @@ fn whoever_has_gone_gets_no_part_of_an_answer() {
         Source { project: PROJECT, parts: 1_000, load: &load, span: Stamp::ZERO..Stamp::from_secs(1), threads: 2, cancelled: &cancelled };
     let query = counted(&["_tx"], &[]);
     assert_eq!(evaluate(&source, &[&query, &query]), Ok(vec![Err(Failure::Cancelled), Err(Failure::Cancelled)]));
-    assert_eq!(rest(&source, &query, &BTreeSet::new()), Ok(Err(Failure::Cancelled)));
+    assert_eq!(rests(&source, &[(&query, &BTreeSet::new())]), Ok(vec![Err(Failure::Cancelled)]));
     assert_eq!(select(&source, &Selection::default()), Ok(Err(Failure::Cancelled)));
     assert!(loaded.load(std::sync::atomic::Ordering::SeqCst) <= 5);
 }
@@ -255,21 +266,62 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
-    fn queries_equal_the_oracle(reports in reports(), queries in prop::collection::vec(query(), 1..5), layout in layout()) {
+    fn queries_equal_the_oracle(
+        reports in reports(), queries in prop::collection::vec(query(), 1..5), layout in layout(), bounds in bounds(),
+    ) {
         let asked: Vec<&Query> = queries.iter().collect();
         let blocks = layout.blocks(&reports, &needed(&asked));
-        let tables = layout.ask(&blocks, |source| evaluate(source, &asked));
+        let tables = layout.ask(&blocks, |source| evaluate_within(bounds, source, &asked, &[]));
         for (table, query) in tables.into_iter().zip(&queries) {
-            prop_assert_eq!(table, Ok(oracle::evaluate(layout.seen(&reports), query)), "{:?}", query);
+            prop_assert_eq!(table.map(|top| top.table), Ok(oracle::evaluate(layout.seen(&reports), query)), "{:?}", query);
         }
     }
 
     #[test]
-    fn the_rest_equals_the_oracle(reports in reports(), query in query(), layout in layout(), every in 1..4usize) {
-        let kept: BTreeSet<Key> = oracle::evaluate(&reports, &query).rows.into_iter().map(|row| row.key).step_by(every).collect();
-        let blocks = layout.blocks(&reports, &needed(&[&query]));
-        let row = layout.ask(&blocks, |source| rest(source, &query, &kept));
-        prop_assert_eq!(row, Ok(oracle::rest(layout.seen(&reports), &query, &kept)), "{:?} without {:?}", query, kept);
+    fn some_groups_of_queries_equal_the_oracle(
+        reports in reports(),
+        queries in prop::collection::vec((query(), 0..4usize, 1..4usize), 1..5),
+        is_twice in any::<bool>(),
+        layout in layout(),
+        bounds in bounds(),
+    ) {
+        // Named are groups of all reports, so that some of them are not in the span, and some that no report is in.
+        let named = |(query, groups, every): &(Query, usize, usize)| {
+            let rows = oracle::evaluate(&reports, query).rows.into_iter().map(|row| row.key);
+            let nowhere = [vec![Some("nowhere".to_owned()); query.group.len()], Vec::new()];
+            (query.clone(), *groups, rows.step_by(*every + 1).chain(nowhere).collect::<BTreeSet<Key>>())
+        };
+        let mut asked: Vec<(Query, usize, BTreeSet<Key>)> = queries.iter().map(named).collect();
+        if is_twice {
+            // The same groups, of which other ones are wanted.
+            asked.push((asked[0].0.clone(), 1, BTreeSet::new()));
+        }
+        let queries: Vec<&Query> = asked.iter().map(|(query, ..)| query).collect();
+        let most: Vec<Most<'_>> = asked.iter().map(|(_, groups, also)| Most { groups: *groups, also }).collect();
+        let blocks = layout.blocks(&reports, &needed(&queries));
+        let tops = layout.ask(&blocks, |source| evaluate_within(bounds, source, &queries, &most));
+        for ((top, query), most) in tops.into_iter().zip(queries).zip(most) {
+            prop_assert_eq!(top, Ok(oracle::evaluate_most(layout.seen(&reports), query, most)), "{:?} {:?}", query, most);
+        }
+    }
+
+    #[test]
+    fn the_rest_equals_the_oracle(
+        reports in reports(), queries in prop::collection::vec((query(), 1..4usize), 1..5), layout in layout(), bounds in bounds(),
+    ) {
+        let kept = |(query, every): &(Query, usize)| -> BTreeSet<Key> {
+            oracle::evaluate(&reports, query).rows.into_iter().map(|row| row.key).step_by(*every).collect()
+        };
+        let kept: Vec<BTreeSet<Key>> = queries.iter().map(kept).collect();
+        let mut asked: Vec<(&Query, &BTreeSet<Key>)> = queries.iter().map(|(query, _)| query).zip(&kept).collect();
+        // The same groups, none of which is left out.
+        let none = BTreeSet::new();
+        asked.push((asked[0].0, &none));
+        let blocks = layout.blocks(&reports, &needed(&asked.iter().map(|(query, _)| *query).collect::<Vec<_>>()));
+        let rows = layout.ask(&blocks, |source| rests_within(bounds, source, &asked));
+        for (row, (query, kept)) in rows.into_iter().zip(asked) {
+            prop_assert_eq!(row, Ok(oracle::rest(layout.seen(&reports), query, kept)), "{:?} without {:?}", query, kept);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use crate::batch;
 use crate::deliver::blocking;
-use crate::sealer::{coverage, gap_until, seal_metric};
+use crate::sealer::{coverage, gap_until, seal_metrics};
 use crate::series::SeriesState;
 use crate::source::{ReportSource, Unreadable};
 use catalog::{
@@ -179,11 +179,10 @@ fn fill(
             None => missing.push((metric, revision)),
         }
     }
-    let queries: Vec<_> = missing.iter().map(|(_, revision)| &revision.query).collect();
-    let tables = if queries.is_empty() { Vec::new() } else { source.evaluate(store.project, window, &queries)? };
-    for ((metric, revision), table) in missing.into_iter().zip(tables) {
-        let state = state(catalog, backfill, metric.id)?;
-        let (one, next) = seal_metric(source, store.project, window, revision, table, &state)?;
+    let states = missing.iter().map(|(metric, _)| state(catalog, backfill, metric.id)).collect::<Result<Vec<_>, _>>()?;
+    let asked: Vec<_> = missing.iter().zip(&states).map(|((_, revision), state)| (*revision, state)).collect();
+    let outcomes = seal_metrics(source, store.project, window, &asked)?;
+    for ((metric, revision), (one, next)) in missing.into_iter().zip(outcomes) {
         filled.states.push((metric.id, Some(next.encode())));
         filled.metrics.push(one.clone());
         sealed.push((metric, revision, one));

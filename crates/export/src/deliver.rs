@@ -45,7 +45,7 @@ pub enum Phase {
         /// Unix seconds of the next attempt.
         next_attempt: u64,
     },
-    /// The store asked us to slow down; the next attempt comes by itself.
+    /// The store is busy or asked us to wait; the next attempt comes by itself.
     Throttled {
         /// What it said.
         reason: String,

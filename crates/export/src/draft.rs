@@ -3,10 +3,10 @@
 
 use crate::batch;
 use crate::sealer;
-use crate::series::{Rules, SeriesState, zero_for_secs};
+use crate::series::SeriesState;
 use crate::source::{ReportSource, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricRevision, Project, SealedMetric, Store, WindowFacts};
-use model::{Batch, Label, Page, Point, Query, Series, Shape, Table, Window};
+use model::{Batch, Label, Page, Point, Series, Shape, Window};
 
 /// Why there is no draft.
 #[derive(Debug, thiserror::Error)]
@@ -36,47 +36,33 @@ pub(crate) fn page(
     metrics: &[&Metric],
     window: Window,
 ) -> Result<Page, DraftError> {
-    let queries: Vec<&Query> = metrics.iter().map(|metric| &metric.newest().query).collect();
-    let tables = source.evaluate(project.id, window, &queries)?;
+    let mut states: Vec<SeriesState> = Vec::with_capacity(metrics.len());
+    for metric in metrics {
+        states.push(match catalog.series_state(metric.id, window.period())? {
+            Some(bytes) => SeriesState::decode(&bytes).ok_or(CatalogError::Damaged("series state"))?,
+            None => SeriesState::default(),
+        });
+    }
+    let asked: Vec<(&MetricRevision, &SeriesState)> = metrics.iter().map(|metric| metric.newest()).zip(&states).collect();
     let mut sealed: Vec<(&Metric, &MetricRevision, SealedMetric)> = Vec::with_capacity(metrics.len());
-    for (metric, table) in metrics.iter().zip(tables) {
+    for (metric, step) in metrics.iter().zip(sealer::steps(source, project.id, window, &asked)?) {
         let failed = |reason| DraftError::Metric { metric: format!("{}/{}", metric.set, metric.name), reason };
-        let one = seal(source, catalog, project, metric, &table.map_err(failed)?, window)?.map_err(failed)?;
-        sealed.push((metric, metric.newest(), one));
+        let step = step.map_err(failed)?;
+        let revision = metric.newest();
+        let one = SealedMetric {
+            revision: revision.id,
+            failure: None,
+            matched: step.matched,
+            own: step.own,
+            folded: step.folded,
+            left_out: step.left_out,
+            series: step.series,
+        };
+        sealed.push((metric, revision, one));
     }
     let sealed: Vec<batch::Sealed<'_>> = sealed.iter().map(|(metric, revision, one)| (*metric, *revision, one)).collect();
     let facts = WindowFacts { coverage: 1.0, accepted: source.accepted(project.id, window)?, refused: source.refused(project.id, window) };
     Ok(batch::page(&project.name, store, &store.newest().settings, window, &facts, &sealed))
-}
-
-fn seal(
-    source: &impl ReportSource,
-    catalog: &Catalog,
-    project: &Project,
-    metric: &Metric,
-    table: &Table,
-    window: Window,
-) -> Result<Result<SealedMetric, String>, DraftError> {
-    let revision = metric.newest();
-    let rules = Rules {
-        query: &revision.query,
-        zero_for_secs: zero_for_secs(revision.zero_for, window.period()),
-        series_budget: revision.series_budget,
-    };
-    let state = match catalog.series_state(metric.id, window.period())? {
-        Some(bytes) => SeriesState::decode(&bytes).ok_or(CatalogError::Damaged("series state"))?,
-        None => SeriesState::default(),
-    };
-    let step = sealer::step(source, project.id, window, table, &state, &rules)?;
-    Ok(step.map(|step| SealedMetric {
-        revision: revision.id,
-        failure: None,
-        matched: table.matched,
-        own: step.own,
-        folded: step.folded,
-        left_out: step.left_out,
-        series: step.series,
-    }))
 }
 
 /// One harmless point under the store's own prefix, to see whether the store takes it.

@@ -5,12 +5,12 @@
 
 use crate::batch;
 use crate::deliver;
-use crate::series::{Rules, SeriesState, Step, zero_for_secs};
+use crate::series::{Rules, Seating, SeriesState, Step, newcomers};
 use crate::source::{ReportSource, SourceStopped, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricId, MetricRevision, SealedMetric, SealedWindow, Snapshot, WindowFacts};
-use model::{Period, ProjectId, Query, Stamp, Table, Window};
+use model::{Key, Most, Period, ProjectId, Query, Stamp, Window};
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -154,9 +154,20 @@ impl<S: ReportSource> Sealer<S> {
         let sets: HashSet<&String> = stores.iter().flat_map(|(_, revision)| &revision.settings.sets).collect();
         let sets: Vec<String> = sets.into_iter().cloned().collect();
         let metrics: Vec<(&Metric, &MetricRevision)> = snapshot.metrics_due(project, window, &sets).collect();
-        let queries: Vec<&Query> = metrics.iter().map(|(_, revision)| &revision.query).collect();
-        let tables = self.source.evaluate(project, window, &queries)?;
-        assert_eq!(tables.len(), queries.len(), "a source answers every query");
+        let changes = snapshot.attachment_changes(project);
+        let mut is_unbroken = Vec::with_capacity(metrics.len());
+        for (metric, _) in &metrics {
+            let until = self.known(metric.id, window.period())?.sealed_until;
+            is_unbroken.push(until.is_some_and(|until| due_since(snapshot, metric, until, window, &changes)));
+        }
+        let born_anew = SeriesState::default();
+        let state = |(metric, is_unbroken): (&Metric, bool)| match is_unbroken {
+            true => &self.states[&(metric.id, window.period())].state,
+            false => &born_anew,
+        };
+        let asked: Vec<(&MetricRevision, &SeriesState)> =
+            metrics.iter().zip(is_unbroken).map(|((metric, revision), is_unbroken)| (*revision, state((metric, is_unbroken)))).collect();
+        let outcomes = seal_metrics(self.source.as_ref(), project, window, &asked)?;
 
         let mut sealed = SealedWindow {
             project,
@@ -171,18 +182,11 @@ impl<S: ReportSource> Sealer<S> {
             due: Vec::new(),
         };
         let mut changed: Vec<(MetricId, SeriesState)> = Vec::new();
-        let changes = snapshot.attachment_changes(project);
-        for ((metric, revision), table) in metrics.iter().zip(tables) {
-            let source = self.source.clone();
-            let known = self.known(metric.id, window.period())?;
-            let unbroken = known.sealed_until.is_some_and(|until| due_since(snapshot, metric, until, window, &changes));
-            let born_anew = SeriesState::default();
-            let state = if unbroken { &known.state } else { &born_anew };
-            let (one, next) = seal_metric(source.as_ref(), project, window, revision, table, state)?;
+        for ((metric, _), (one, next)) in metrics.iter().zip(outcomes) {
             if let Some(reason) = &one.failure {
                 tracing::warn!(metric = metric.name, window = %window, reason, "sealed as failed");
             }
-            if next != known.state {
+            if next != self.states[&(metric.id, window.period())].state {
                 sealed.states.push((metric.id, next.encode()));
                 changed.push((metric.id, next));
             }
@@ -248,48 +252,57 @@ impl<S: ReportSource> Sealer<S> {
     }
 }
 
-/// Seals one metric in memory, from its table or the reason why it has none; gives what is sealed and the series to go on from.
-pub(crate) fn seal_metric(
+/// Seals metrics in memory, each with the state that its series were left in: what is sealed, and the state to go on from.
+pub(crate) fn seal_metrics(
     source: &impl ReportSource,
     project: ProjectId,
     window: Window,
-    revision: &MetricRevision,
-    table: Result<Table, String>,
-    state: &SeriesState,
-) -> Result<(SealedMetric, SeriesState), Unreadable> {
-    let rules = Rules {
-        query: &revision.query,
-        zero_for_secs: zero_for_secs(revision.zero_for, window.period()),
-        series_budget: revision.series_budget,
-    };
-    let step = match table {
-        Ok(table) => step(source, project, window, &table, state, &rules)?.map(|step| (table.matched, step)),
-        Err(reason) => Err(reason),
-    };
-    let empty = SealedMetric { revision: revision.id, failure: None, matched: 0, own: 0, folded: 0, left_out: 0, series: Vec::new() };
-    Ok(match step {
-        Ok((matched, Step { series, own, folded, left_out, next })) => {
-            (SealedMetric { matched, own, folded, left_out, series, ..empty }, next)
+    metrics: &[(&MetricRevision, &SeriesState)],
+) -> Result<Vec<(SealedMetric, SeriesState)>, Unreadable> {
+    let outcome = |((revision, state), step): (&(&MetricRevision, &SeriesState), Result<Step, String>)| {
+        let empty = SealedMetric { revision: revision.id, failure: None, matched: 0, own: 0, folded: 0, left_out: 0, series: Vec::new() };
+        match step {
+            Ok(Step { series, matched, own, folded, left_out, next }) => {
+                (SealedMetric { matched, own, folded, left_out, series, ..empty }, next)
+            }
+            Err(reason) => (SealedMetric { failure: Some(reason), ..empty }, (*state).clone()),
         }
-        Err(reason) => (SealedMetric { failure: Some(reason), ..empty }, state.clone()),
-    })
+    };
+    Ok(metrics.iter().zip(steps(source, project, window, metrics)?).map(outcome).collect())
 }
 
-/// Evaluates what is beyond a metric's budget as one group.
-pub(crate) fn step(
+/// Evaluates metrics: the reports are scanned once for all groups that may get a seat, and once more for what is beyond the budgets.
+pub(crate) fn steps(
     source: &impl ReportSource,
     project: ProjectId,
     window: Window,
-    table: &Table,
-    state: &SeriesState,
-    rules: &Rules<'_>,
-) -> Result<Result<Step, String>, Unreadable> {
-    let seating = state.seat(table, rules, window);
-    let rest = match seating.kept() {
-        None => Ok(None),
-        Some(kept) => source.rest(project, window, rules.query, &kept)?.map(Some),
-    };
-    Ok(rest.map(|rest| seating.seal(rest.as_ref(), rules, window)))
+    metrics: &[(&MetricRevision, &SeriesState)],
+) -> Result<Vec<Result<Step, String>>, Unreadable> {
+    let remembered: Vec<BTreeSet<Key>> = metrics.iter().map(|(revision, state)| state.remembered(&revision.query)).collect();
+    let most = |((revision, _), also): (&(&MetricRevision, _), _)| Most { groups: newcomers(revision.series_budget), also };
+    let queries: Vec<(&Query, Most<'_>)> = metrics.iter().zip(&remembered).map(|both| (&both.0.0.query, most(both))).collect();
+    let tops = source.evaluate(project, window, &queries)?;
+    assert_eq!(tops.len(), queries.len(), "a source answers every query");
+    let rules: Vec<Rules<'_>> = metrics.iter().map(|(revision, _)| Rules::of(revision, window.period())).collect();
+    let mut seatings: Vec<Result<Seating<'_>, String>> = Vec::with_capacity(metrics.len());
+    for (((_, state), rules), top) in metrics.iter().zip(&rules).zip(&tops) {
+        seatings.push(match top {
+            Ok(top) => Ok(state.seat(top, rules, window)),
+            Err(reason) => Err(reason.clone()),
+        });
+    }
+    let kept: Vec<Option<BTreeSet<Key>>> = seatings.iter().map(|seating| seating.as_ref().ok().and_then(Seating::kept)).collect();
+    let beyond: Vec<(&Query, &BTreeSet<Key>)> =
+        metrics.iter().zip(&kept).filter_map(|((revision, _), kept)| Some((&revision.query, kept.as_ref()?))).collect();
+    let rests = if beyond.is_empty() { Vec::new() } else { source.rests(project, window, &beyond)? };
+    assert_eq!(rests.len(), beyond.len(), "a source answers every query");
+    let mut rests = rests.into_iter();
+    let mut steps = Vec::with_capacity(metrics.len());
+    for ((rules, seating), kept) in rules.iter().zip(seatings).zip(&kept) {
+        let rest = kept.as_ref().and_then(|_| rests.next()).transpose();
+        steps.push(seating.and_then(|seating| Ok(seating.seal(rest?.as_ref(), rules, window))));
+    }
+    Ok(steps)
 }
 
 /// Whether the metric was due in every window of the grid from `since_secs` up to the window. Where it was not, its set was

@@ -7,9 +7,9 @@
 //! twice what the smallest holder had over `zero_for` takes that seat. Nothing is remembered of groups without a seat, so a
 //! flood of values costs no memory.
 
-use catalog::{SealedCell, SealedSeries, SeriesKey};
+use catalog::{MetricRevision, SealedCell, SealedSeries, SeriesKey};
 use model::aggregate::NotExportable;
-use model::{Aggregate, Counter, Key, Label, Period, Query, Shape, Stamp, Table, TableRow, Window};
+use model::{Aggregate, Beyond, Counter, Key, Label, Period, Query, Shape, Stamp, TableRow, Top, Window};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,7 +85,7 @@ pub struct OverBudget {
     pub groups: u64,
     /// Their reports.
     pub reports: u64,
-    /// The group-by attribute with most values among them.
+    /// The group-by attribute with most values among them, of large numbers roughly.
     pub attribute: String,
     /// Some of its values, those with most reports first.
     pub samples: Vec<String>,
@@ -105,10 +105,12 @@ pub(crate) struct Rules<'a> {
 pub(crate) struct Seating<'a> {
     /// What is remembered of holders, and of counters still shown.
     memory: BTreeMap<SeriesKey, Memory>,
+    /// The window's reports.
+    matched: u64,
     /// The window's groups with a seat.
     own: BTreeMap<SeriesKey, &'a TableRow>,
-    /// Its other groups, those with most reports first.
-    folded: Vec<&'a TableRow>,
+    /// Whether it has others.
+    is_folded: bool,
     births: Births,
     over: Option<OverBudget>,
 }
@@ -117,6 +119,8 @@ pub(crate) struct Seating<'a> {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Step {
     pub(crate) series: Vec<SealedSeries>,
+    /// Reports that passed the filter.
+    pub(crate) matched: u64,
     pub(crate) own: u64,
     pub(crate) folded: u64,
     pub(crate) left_out: u64,
@@ -138,8 +142,21 @@ impl SeriesState {
         self.over.as_ref().filter(|over| now_secs < over.window_start + FOLD_TOLD_SECS)
     }
 
-    /// Decides who holds a seat in a window.
-    pub(crate) fn seat<'a>(&self, table: &'a Table, rules: &Rules<'_>, window: Window) -> Seating<'a> {
+    /// The groups that a window must be asked for, however few reports they have.
+    pub(crate) fn remembered(&self, query: &Query) -> BTreeSet<Key> {
+        if self.group != query.group {
+            return BTreeSet::new();
+        }
+        let value = |label: &Label| match label {
+            Label::Text(text) => Some(Some(text.clone())),
+            Label::Missing => Some(None),
+            Label::Other => None,
+        };
+        self.series.iter().filter_map(|(key, _)| key.iter().map(value).collect()).collect()
+    }
+
+    /// Decides who holds a seat in a window, of which the groups remembered and enough newcomers are known.
+    pub(crate) fn seat<'a>(&self, Top { table, beyond }: &'a Top, rules: &Rules<'_>, window: Window) -> Seating<'a> {
         let same = self.group == rules.query.group;
         let mut memory: BTreeMap<_, _> = if same { self.series.iter().cloned().collect() } else { BTreeMap::new() };
         retire(&mut memory, rules.zero_for_secs, window);
@@ -200,15 +217,16 @@ impl SeriesState {
         let mut folded: Vec<&TableRow> = own.extract_if(.., |key, _| !has_seat(key)).map(|(_, row)| row).collect();
         folded.sort_by_key(|row| Reverse(row.matched));
         let told = self.over_budget(window.start_secs()).filter(|_| same).cloned();
-        let over = if folded.is_empty() { told } else { Some(OverBudget::of(&folded, rules.query, window, day_used_up)) };
-        Seating { memory, own, folded, births, over }
+        let is_folded = !folded.is_empty() || beyond.groups > 0;
+        let over = if is_folded { Some(OverBudget::of(&folded, beyond, rules.query, window, day_used_up)) } else { told };
+        Seating { memory, matched: table.matched, own, is_folded, births, over }
     }
 }
 
 impl Seating<'_> {
     /// The groups that are series of their own, when others have to be evaluated as one; `None` when all are.
     pub(crate) fn kept(&self) -> Option<BTreeSet<Key>> {
-        (!self.folded.is_empty()).then(|| self.own.values().map(|row| row.key.clone()).collect())
+        self.is_folded.then(|| self.own.values().map(|row| row.key.clone()).collect())
     }
 
     /// Seals the window: groups with a seat are series, `rest` is all others evaluated as one, silent series are zero-filled.
@@ -255,14 +273,24 @@ impl Seating<'_> {
             series.push(SealedSeries { key: key.clone(), live: memory.live, cells });
         }
         let next = SeriesState { group: query.group.clone(), series: memory.into_iter().collect(), births: self.births, over: self.over };
-        Step { series, own, folded: rest.map_or(0, |rest| rest.matched), left_out, next }
+        Step { series, matched: self.matched, own, folded: rest.map_or(0, |rest| rest.matched), left_out, next }
+    }
+}
+
+impl Rules<'_> {
+    /// How those of a metric behave on a grid.
+    pub(crate) fn of(revision: &MetricRevision, period: Period) -> Rules<'_> {
+        let zero_for_secs = zero_for_secs(revision.zero_for, period);
+        Rules { query: &revision.query, zero_for_secs, series_budget: revision.series_budget }
     }
 }
 
 impl OverBudget {
-    /// What there is to say of groups without a seat; those with most reports first.
-    pub fn of(folded: &[&TableRow], query: &Query, window: Window, day_used_up: bool) -> OverBudget {
-        let values = |at: usize| folded.iter().map(move |row| row.key[at].as_deref()).collect::<BTreeSet<_>>().len();
+    /// What there is to say of groups without a seat: of those with a row, most reports first, and of those beyond them, which have
+    /// fewer reports.
+    pub fn of(folded: &[&TableRow], beyond: &Beyond, query: &Query, window: Window, day_used_up: bool) -> OverBudget {
+        let of_rows = |at: usize| folded.iter().map(move |row| row.key[at].as_deref()).collect::<BTreeSet<_>>().len() as u64;
+        let values = |at: usize| of_rows(at) + beyond.values.get(at).copied().unwrap_or(0);
         // The first of those with most values.
         let at = (0..query.group.len()).rev().max_by_key(|&at| values(at)).unwrap_or(0);
         let mut samples: Vec<String> = Vec::new();
@@ -277,13 +305,19 @@ impl OverBudget {
         }
         OverBudget {
             window_start: window.start_secs(),
-            groups: folded.len() as u64,
-            reports: folded.iter().map(|row| row.matched).sum(),
+            groups: folded.len() as u64 + beyond.groups,
+            reports: folded.iter().map(|row| row.matched).sum::<u64>() + beyond.matched,
             attribute: query.group[at].clone(),
             samples,
             day_used_up,
         }
     }
+}
+
+/// How many groups that are not remembered a window is asked for: there cannot be more new seats, and some more, with most reports of
+/// those without one, are told as samples.
+pub(crate) fn newcomers(series_budget: u32) -> usize {
+    series_budget as usize + SAMPLES
 }
 
 fn series_key(key: &Key) -> SeriesKey {
@@ -350,7 +384,7 @@ fn is_fixed(key: &SeriesKey) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{AggregateOp, Cell, Value};
+    use model::{AggregateOp, Cell, Most, Table, Value};
     use proptest::prelude::*;
 
     fn query(group: &[&str]) -> Query {
@@ -371,9 +405,22 @@ mod tests {
         Table { matched: groups.iter().map(|group| group.1).sum(), rows: rows.collect() }
     }
 
-    /// Steps as the sealer does: what has no seat is evaluated as one row.
+    /// A table whole, and as the sealer asks for it.
+    fn tops(state: &SeriesState, table: &Table, rules: &Rules<'_>) -> [Top; 2] {
+        let remembered = state.remembered(rules.query);
+        let whole = Top { table: table.clone(), beyond: Beyond::default() };
+        [whole, table.clone().into_most(Most { groups: newcomers(rules.series_budget), also: &remembered })]
+    }
+
+    /// Steps as the sealer does: what has no seat is evaluated as one row. It knows enough to do as if it knew all.
     fn step(state: &SeriesState, table: &Table, rules: &Rules<'_>, window: Window) -> Step {
-        let seating = state.seat(table, rules, window);
+        let [of_all, of_most] = tops(state, table, rules).map(|top| step_of(state, &top, table, rules, window));
+        assert_eq!(of_most, of_all);
+        of_most
+    }
+
+    fn step_of(state: &SeriesState, top: &Top, table: &Table, rules: &Rules<'_>, window: Window) -> Step {
+        let seating = state.seat(top, rules, window);
         let rest = seating.kept().map(|kept| {
             let matched = table.rows.iter().filter(|row| !kept.contains(&row.key)).map(|row| row.matched).sum();
             let cells = vec![Cell::Scalar(Some(Value::from(matched))), Cell::Scalar(Some(Value::Int(7)))];
@@ -589,7 +636,8 @@ mod tests {
             for (at, groups) in windows.iter().enumerate() {
                 let rules = Rules { query: &query, zero_for_secs, series_budget: 1 + budgets[at / 8] };
                 let table = table(&groups.iter().map(|(name, n)| (name.as_str(), *n)).collect::<Vec<_>>());
-                let kept = state.seat(&table, &rules, window(at as u64)).kept();
+                let [_, top] = tops(&state, &table, &rules);
+                let kept = state.seat(&top, &rules, window(at as u64)).kept();
                 let step = step(&state, &table, &rules, window(at as u64));
 
                 let live = || step.series.iter().filter(|one| one.live && !is_fixed(&one.key));

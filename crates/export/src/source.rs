@@ -1,7 +1,7 @@
 //! The one small trait through which export sees reports. `reports` satisfies it (joined in `server`), a naive twin in tests,
 //! and a distributed engine could.
 
-use model::{Key, ProjectId, Query, Stamp, Table, TableRow, Window};
+use model::{Key, Most, ProjectId, Query, Stamp, TableRow, Top, Window};
 use std::collections::BTreeSet;
 use std::future::Future;
 use tokio::sync::watch;
@@ -17,15 +17,20 @@ pub trait ReportSource: Send + Sync + 'static {
     /// Makes the durable stamp catch up with the clock although nothing arrives.
     fn tick(&self) -> impl Future<Output = Result<(), SourceStopped>> + Send;
 
-    /// Evaluates many queries over one closed window in one scan: a table, or the reason why there is none, for each.
+    /// Evaluates many queries over one closed window in one scan, each for those groups that may get a seat: what was found, or the
+    /// reason why there is nothing, for each.
     /// Blocks; the same arguments always give the same answer. When the reports themselves cannot be read, nothing is sealed and
     /// the caller tries again.
-    fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable>;
+    fn evaluate(&self, project: ProjectId, window: Window, queries: &[(&Query, Most<'_>)]) -> Result<Vec<Result<Top, String>>, Unreadable>;
 
-    /// Evaluates one query over those reports of a closed window whose groups are not among those kept, as one group with an
-    /// empty key: what is folded beyond a metric's series budget, exact for every aggregate. Blocks.
-    fn rest(&self, project: ProjectId, window: Window, query: &Query, kept: &BTreeSet<Key>)
-    -> Result<Result<TableRow, String>, Unreadable>;
+    /// Evaluates each query over those reports of a closed window whose groups are not among those kept, as one group with an empty
+    /// key: what is folded beyond a metric's series budget, exact for every aggregate. One scan for all. Blocks.
+    fn rests(
+        &self,
+        project: ProjectId,
+        window: Window,
+        queries: &[(&Query, &BTreeSet<Key>)],
+    ) -> Result<Vec<Result<TableRow, String>>, Unreadable>;
 
     /// Reports accepted in a closed window.
     fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable>;

@@ -2,7 +2,7 @@
 
 use crate::aggregate::{Aggregate, Partial};
 use crate::derived::lookup;
-use crate::query::{Direction, Key, Query, Selected, Selection, Table, TableRow, order, passes};
+use crate::query::{Direction, Key, Most, Query, Selected, Selection, Table, TableRow, Top, order, passes};
 use crate::report::Report;
 use crate::value::Value;
 use std::borrow::Cow;
@@ -79,6 +79,11 @@ pub fn evaluate<'r>(reports: impl IntoIterator<Item = &'r Report>, query: &Query
     let mut oracle = Oracle::new(query);
     reports.into_iter().for_each(|report| oracle.add(report));
     oracle.finish()
+}
+
+/// Evaluates a query for some of its groups.
+pub fn evaluate_most<'r>(reports: impl IntoIterator<Item = &'r Report>, query: &Query, most: Most<'_>) -> Top {
+    evaluate(reports, query).into_most(most)
 }
 
 /// The reports that pass and whose groups are not among those kept, aggregated as one group. Its key is empty.

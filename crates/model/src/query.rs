@@ -8,6 +8,7 @@ use crate::value::{Number, Value};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 /// Which reports, grouped how, aggregated to what.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -261,6 +262,55 @@ pub struct TableRow {
     pub matched: u64,
     /// One per aggregate.
     pub cells: Vec<Cell>,
+}
+
+/// Which groups of a table are wanted when not all are: so many with most reports, of equals those whose keys come first (a missing
+/// value last, as in labels), and also some that are named, which are not among the so many.
+#[derive(Clone, Copy, Debug)]
+pub struct Most<'a> {
+    /// How many.
+    pub groups: usize,
+    /// The others; those without a report have no row all the same.
+    pub also: &'a BTreeSet<Key>,
+}
+
+/// The part of a table that was wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Top {
+    /// All reports, and the rows that were wanted.
+    pub table: Table,
+    /// Groups without a row.
+    pub beyond: Beyond,
+}
+
+impl Table {
+    /// Leaves only the rows that are wanted; the one of an ungrouped query always is.
+    pub fn into_most(self, most: Most<'_>) -> Top {
+        let Table { matched, rows } = self;
+        let (mut shown, mut others): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.key.is_empty() || most.also.contains(&row.key));
+        let label = |row: &TableRow| row.key.iter().map(|value| (value.is_none(), value.clone())).collect::<Vec<_>>();
+        others.sort_by(|a, b| b.matched.cmp(&a.matched).then_with(|| label(a).cmp(&label(b))));
+        let beyond = others.split_off(most.groups.min(others.len()));
+        shown.append(&mut others);
+        shown.sort_by(|a, b| a.key.cmp(&b.key));
+        let values = |at: usize| beyond.iter().map(|row| &row.key[at]).collect::<BTreeSet<_>>().len() as u64;
+        let attributes = beyond.first().map_or(0, |row| row.key.len());
+        let values = (0..attributes).map(values).collect();
+        let beyond = Beyond { groups: beyond.len() as u64, matched: beyond.iter().map(|row| row.matched).sum(), values };
+        Top { table: Table { matched, rows: shown }, beyond }
+    }
+}
+
+/// What there is to say of groups that have reports and no row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Beyond {
+    /// How many there are.
+    pub groups: u64,
+    /// Their reports.
+    pub matched: u64,
+    /// How many different values each group-by attribute has among them; empty when there are none.
+    pub values: Vec<u64>,
 }
 
 /// A group's values in the order of `group`, as they are written; `None` where the attribute is missing.

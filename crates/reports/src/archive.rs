@@ -1,17 +1,18 @@
 //! The archive: reports that have left the log for files of columns, one a segment and project. What moves them there, works
 //! deletions and changes into them, and gives up the oldest. Each of its steps can be cut off anywhere: the manifest decides.
 
+use crate::attachments::Hash;
 use crate::codec::{Entry, StoredReport};
 use crate::disk::{Disk, UNFINISHED};
 use crate::index::{self, Digest, Index};
-use crate::manifest::{Archived, Manifest, PARQUET, file_name};
+use crate::manifest::{Archived, MANIFEST, Manifest, PARQUET, file_name};
 use crate::memory::Memory;
 use crate::overlay::{Kept, Overlay};
 use crate::parquet::{self, File};
-use crate::recovery::{OpenError, Start, failed};
-use crate::segment::{Name, Place, Segment, Shelf};
-use model::{ProjectId, ReportId, Stamp, Tx};
-use std::collections::{BTreeSet, VecDeque};
+use crate::recovery::{ASIDE, OpenError, Start, failed};
+use crate::segment::{LOG, Name, Place, Segment, Shelf};
+use model::{Attachment, ProjectId, Stamp, Tx};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -94,10 +95,7 @@ impl Archive {
         }
         for (offset, bytes) in unreadable {
             let start = Start { disk: self.disk.as_ref(), folder: &self.log };
-            start.keep(name, offset, &bytes).map_err(|error| match error {
-                OpenError::Disk { source, .. } => source,
-                other => io::Error::other(other),
-            })?;
+            start.keep(name, offset, &bytes)?;
         }
         if segment.chunks.iter().any(|chunk| !chunk.amended.is_empty()) {
             let overlay = read(memory).overlay.clone();
@@ -131,14 +129,15 @@ impl Archive {
     }
 
     /// The archived segment with most amendments, when it has enough of them, or any and `all` is asked for.
-    pub(crate) fn compactable(&self, memory: &RwLock<Memory>, all: bool) -> Option<Name> {
+    pub(crate) fn compactable(&self, memory: &RwLock<Memory>, all: bool, except: &BTreeSet<Name>) -> Option<Name> {
         let least = if all { 1 } else { COMPACT_FROM };
         let memory = read(memory);
         let amended = |name: &Name| -> usize {
             let files = self.shelf.archive(*name).map(|manifest| manifest.files).unwrap_or_default();
             files.iter().map(|file| memory.overlay.within(file.project, file.txs).len()).sum()
         };
-        let most = self.shelf.ordered().into_iter().map(|name| (amended(&name), name)).max()?;
+        let names = self.shelf.ordered().into_iter().filter(|name| !except.contains(name));
+        let most = names.map(|name| (amended(&name), name)).max()?;
         (most.0 >= least).then_some(most.1)
     }
 
@@ -226,23 +225,46 @@ impl Archive {
         names.find_map(|name| self.shelf.archive(name)?.files.into_iter().find(&has).map(|file| (name, file)))
     }
 
-    /// The latest report with a client's id, found by reading everything: only for when an id table is lost.
-    pub(crate) fn find(&self, project: ProjectId, id: ReportId) -> io::Result<Option<(Tx, Stamp)>> {
-        let mut found = None;
+    /// Something in the log's folder that may name files of reports and that this run does not read.
+    pub(crate) fn unread(&self) -> io::Result<Option<String>> {
+        let is_segment = |file: &String| [LOG, MANIFEST].into_iter().find_map(|ending| Name::read(file, ending));
+        let mut overlays = 0;
+        let mut aside = false;
+        for file in self.disk.list(&self.log)? {
+            aside |= file == ASIDE;
+            overlays += u32::from(Kept::is_file(&file));
+            if overlays > 1 || is_segment(&file).is_some_and(|name| !self.shelf.has(name)) {
+                return Ok(Some(file));
+            }
+        }
+        // Copies of damaged bytes name nothing; a segment set aside could be brought back.
+        let set_aside = if aside { self.disk.list(&self.log.join(ASIDE))? } else { Vec::new() };
+        Ok(set_aside.into_iter().find(|file| is_segment(file).is_some()))
+    }
+
+    /// Takes out of some files those that a report names. Reports committed meanwhile may be missed.
+    pub(crate) fn spare_named(&self, memory: &RwLock<Memory>, files: &mut HashSet<Hash>) -> io::Result<()> {
+        let mut spare = |attachment: &Attachment| _ = files.remove(&attachment.sha256);
+        read(memory).overlay.attachments().for_each(&mut spare);
         for name in self.shelf.ordered() {
-            for file in self.shelf.archive(name).map(|manifest| manifest.files).unwrap_or_default() {
-                if file.project != project {
-                    continue;
+            for file in self.shelf.archive(name).iter().flat_map(|manifest| &manifest.files) {
+                self.open(name, file)?.attachments(&mut spare)?;
+            }
+            for place in self.shelf.places(name, |_| true) {
+                let stretch = self.shelf.load(name, place)?;
+                if !stretch.unreadable.is_empty() {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a stretch of the log is damaged"));
                 }
-                for stored in self.open(name, &file)?.reports() {
-                    let stored = stored?;
-                    if stored.id == Some(id) {
-                        found = Some((stored.report.tx, stored.report.stamp));
+                for entry in stretch.entries {
+                    match entry {
+                        Entry::Report(stored) => stored.attachments.iter().for_each(&mut spare),
+                        Entry::Attachment { attachment, .. } => spare(&attachment),
+                        Entry::Change { .. } | Entry::Checkpoint(_) => {}
                     }
                 }
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Opens a file.

@@ -1,18 +1,18 @@
 //! What the single writer does, without its thread: recognise repeats, number, stamp, commit. Deterministic given disk and clock,
 //! so that tests can crash it at every step.
 
-use crate::archive::Archive;
+use crate::archive::{self, Archive};
 use crate::clock::{Clock, ClockStatus, ServiceClock};
 use crate::codec::{Entry, StoredReport};
 use crate::disk::Disk;
-use crate::ids::{self, Closed, Id, Seen};
+use crate::ids::{self, Closed, Id, Seen, Table};
 use crate::index::{self, Digest, fingerprint, short_hash};
 use crate::log::{CommitError, Log};
 use crate::memory::Memory;
 use crate::names::Names;
 use crate::overlay::{Change, Run};
-use crate::recovery::{self, OpenError, Recovery};
-use crate::segment::Chunk;
+use crate::recovery::{self, OpenError, Recovery, Start};
+use crate::segment::Name;
 #[cfg(test)]
 use crate::segment::Shelf;
 use model::{Attachment, NewReport, ProjectId, Report, Stamp, Tx};
@@ -51,6 +51,8 @@ pub(crate) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Report(Receipt),
+    /// A report that was not taken: whether it is a repeat cannot be told now.
+    Refused,
     Attachment,
     Change,
     Tick,
@@ -166,9 +168,13 @@ impl Core {
                     group.entries.push(Entry::Change { project, runs, change });
                     Outcome::Change
                 }
-                Request::Report { project, report, attachments } => {
-                    Outcome::Report(self.stage(&mut group, stamp, project, report, attachments)?)
-                }
+                Request::Report { project, report, attachments } => match self.stage(&mut group, stamp, project, report, attachments) {
+                    Ok(receipt) => Outcome::Report(receipt),
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "the ids of earlier reports cannot be read");
+                        Outcome::Refused
+                    }
+                },
             };
             group.outcomes.push(outcome);
         }
@@ -186,15 +192,16 @@ impl Core {
         Ok(Committed { stamp, outcomes, reports, amendments, names, bytes })
     }
 
-    /// Adds a report to the group, unless it is a repeat: of an earlier commit, or of another report in the group.
+    /// Adds a report to the group, unless it is a repeat: of an earlier commit, or of another report in the group. Fails when that
+    /// cannot be told; the group is as it was then.
     fn stage(
-        &self,
+        &mut self,
         group: &mut Group,
         stamp: Stamp,
         project: ProjectId,
         report: NewReport,
         attachments: Vec<Attachment>,
-    ) -> Result<Receipt, CommitError> {
+    ) -> io::Result<Receipt> {
         let fingerprint = fingerprint(&report.attributes);
         if let Some(id) = report.id.map(|id| (project, id)) {
             let seen = match group.ids.get(&id) {
@@ -218,38 +225,48 @@ impl Core {
         Ok(Receipt { tx, stamp, duplicate: false, fingerprint, first_of_fingerprint })
     }
 
-    /// The latest report with a client's id.
-    fn find(&self, id: &Id) -> io::Result<Option<Seen>> {
+    /// The latest report with a client's id. A table that is lost is made anew from its segment, which takes a moment once.
+    fn find(&mut self, id: &Id) -> io::Result<Option<Seen>> {
         if let Some(seen) = self.digest.ids.get(id) {
             return Ok(Some(*seen));
         }
-        let disk = self.log.disk.as_ref();
-        match self.closed_ids.find(disk, &self.log.folder, id) {
-            Err((name, error))
-                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound) =>
-            {
-                // The table is derived: the log itself knows, and the next start makes the table anew.
-                tracing::error!(segment = name.number, error = &error as &dyn std::error::Error, "an id table is unreadable");
-                let _ = disk.remove(&name.index(&self.log.folder));
-                self.find_in_log(id)
+        let mut made = None;
+        loop {
+            let (name, error) = match self.closed_ids.find(self.log.disk.as_ref(), &self.log.folder, id) {
+                Ok(found) => return Ok(found),
+                Err(failure) => failure,
+            };
+            if !is_lost(&error) {
+                return Err(error);
             }
-            found => found.map_err(|(_, error)| error),
+            tracing::error!(segment = name.number, error = &error as &dyn std::error::Error, "an id table is unreadable");
+            let table = if made == Some(name) { Err(error) } else { self.build_ids(name) };
+            made = Some(name);
+            match table {
+                Ok(table) => self.closed_ids.replace(name, Some(table)),
+                Err(error) if is_lost(&error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(segment = name.number, error, "it cannot be made anew: repeats of its reports count as new ones");
+                    self.closed_ids.replace(name, None);
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
-    fn find_in_log(&self, (project, id): &Id) -> io::Result<Option<Seen>> {
-        let mut seen = None;
-        let has_project = |chunk: &Chunk| chunk.reports.iter().any(|(of, ..)| of == project);
-        self.log.shelf.read(has_project, &mut |entry| {
-            if let Entry::Report(stored) = entry
-                && stored.report.project == *project
-                && stored.id == Some(*id)
-            {
-                seen = Some(Seen { tx: stored.report.tx, secs: ids::secs(stored.report.stamp) });
-            }
-        })?;
-        let archived = if seen.is_none() { self.archive.find(*project, *id)? } else { None };
-        Ok(seen.or(archived.map(|(tx, stamp)| Seen { tx, secs: ids::secs(stamp) })))
+    /// Makes the id table of a closed segment anew.
+    fn build_ids(&self, name: Name) -> io::Result<Table> {
+        let Log { disk, folder, shelf, .. } = &self.log;
+        let start = Start { disk: disk.as_ref(), folder };
+        let of_archive = |manifest| Ok(archive::build_index(start, &self.archive.folder, disk, name, &manifest)?.ids);
+        if let Some(manifest) = shelf.archive(name) {
+            return of_archive(manifest);
+        }
+        match (start.build_index(name).map_err(io::Error::from), shelf.archive(name)) {
+            // It has left the log meanwhile.
+            (Err(error), Some(manifest)) if error.kind() == io::ErrorKind::NotFound => of_archive(manifest),
+            (index, _) => Ok(index?.ids),
+        }
     }
 
     /// Closes the open segment: writes what is known of it, then begins the next.
@@ -262,4 +279,9 @@ impl Core {
         self.digest = Digest::default();
         Ok(())
     }
+}
+
+/// Whether a file is gone or damaged for good, so that reading it again would not help.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
 }

@@ -129,7 +129,7 @@ impl Run {
                         asked.push(Asked::Report(of));
                     }
                     (1, Some((project, tx))) => {
-                        let attachment = self.files.store(9, &file(b"late"))?;
+                        let attachment = self.files.store(9, &file(b"late"), &mut self.files.hold())?;
                         requests.push(Request::Attachment { project, tx, attachment });
                         asked.push(Asked::Late(of));
                     }
@@ -194,15 +194,19 @@ impl Run {
             let _ = self.archive.move_in(*name, &self.memory);
         }
         if choices.below(4) == 0
-            && let Some(name) = self.archive.compactable(&self.memory, true)
+            && let Some(name) = self.archive.compactable(&self.memory, true, &std::collections::BTreeSet::new())
         {
             let _ = self.archive.compact(name, &self.memory);
+        }
+        if choices.below(4) == 0 {
+            let _ = self.files.sweep(20, |files| self.archive.spare_named(&self.memory, files));
         }
     }
 
     /// Makes a submission, its file stored.
     fn request(&self, one: &Submitted, number: usize) -> io::Result<Request> {
-        let attachments = one.file.iter().map(|bytes| self.files.store(1, &file(bytes))).collect::<io::Result<_>>()?;
+        let attachments =
+            one.file.iter().map(|bytes| self.files.store(1, &file(bytes), &mut self.files.hold())).collect::<io::Result<_>>()?;
         let report = NewReport { id: Some(one.id), attributes: one.attributes.clone(), raw: raw(number), attachments: Vec::new() };
         Ok(Request::Report { project: one.project, report, attachments })
     }

@@ -3,14 +3,17 @@
 use crate::clock::{Clock, Reading};
 use crate::codec::Entry;
 use crate::core::{Core, Outcome, Request};
+use crate::disk::{Appender, Disk};
 use crate::frame;
 use crate::recovery::{OpenError, Recovery};
 use crate::segment::{INDEX, LOG, Name};
 use crate::sim::SimDisk;
 use model::{Attributes, NewReport, ProjectId, ReportId, Stamp, Value};
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 struct StillClock;
 
@@ -84,7 +87,7 @@ fn knows_its_repeats(core: &mut Core) {
 fn copy(disk: &SimDisk) -> SimDisk {
     let copy = SimDisk::default();
     for (path, content) in disk.files() {
-        crate::disk::Disk::create_folder(&copy, path.parent().expect("in a folder")).expect("made");
+        copy.create_folder(path.parent().expect("in a folder")).expect("made");
         copy.overwrite(&path, content);
     }
     copy
@@ -283,6 +286,90 @@ fn indexes_are_derived() {
     for path in &indexes {
         assert_eq!(decoded(&disk.files(), path), decoded(&before, path), "built anew");
     }
+}
+
+#[test]
+fn an_id_table_that_rots_while_the_log_is_open_is_made_anew_once() {
+    let disk = written();
+    let (mut core, _) = open(&disk).expect("opens");
+    let indexes = files(&disk, INDEX);
+    let mut whole = Vec::new();
+    for path in &indexes {
+        let mut content = disk.files()[path].clone();
+        whole.push(content.len());
+        let last = content.len() - 10;
+        content[last] ^= 1;
+        disk.overwrite(path, content);
+    }
+    knows_its_repeats(&mut core);
+    let steps = disk.steps();
+    knows_its_repeats(&mut core);
+    assert!(disk.steps() - steps <= 4, "only the commit");
+    assert_eq!(indexes.iter().map(|path| disk.files()[path].len()).collect::<Vec<_>>(), whole);
+    // One whose segment is damaged too is given up, and reports go on to be taken.
+    for path in indexes.iter().chain(&files(&disk, LOG)[..1]) {
+        disk.overwrite(path, vec![0; disk.files()[path].len()]);
+    }
+    core.commit((0..20).map(report).collect()).expect("goes on");
+}
+
+/// A disk on which no id can be looked up for a while.
+struct Unreadable {
+    disk: SimDisk,
+    fails: AtomicBool,
+}
+
+impl Disk for Unreadable {
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        self.disk.create_folder(folder)
+    }
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(folder)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
+        self.disk.create(path)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.disk.read(path)
+    }
+    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        if self.fails.load(Ordering::Relaxed) {
+            Err(io::Error::other("too many open files"))
+        } else {
+            self.disk.read_at(path, offset, length)
+        }
+    }
+    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
+        self.disk.length(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.disk.sync_folder(folder)
+    }
+}
+
+#[test]
+fn a_report_whose_id_cannot_be_looked_up_now_is_refused_and_others_are_taken() {
+    let disk = Arc::new(Unreadable { disk: written(), fails: AtomicBool::new(false) });
+    let started = Core::open(Path::new("/"), disk.clone(), Arc::new(StillClock), Stamp::ZERO, (700, 2_000)).expect("opens");
+    let mut core = started.core;
+    disk.fails.store(true, Ordering::Relaxed);
+    let without_id = match report(20) {
+        Request::Report { project, report, attachments } => {
+            Request::Report { project, report: NewReport { id: None, ..report }, attachments }
+        }
+        _ => unreachable!("it is a report"),
+    };
+    let committed = core.commit(vec![report(0), without_id]).expect("the log goes on");
+    assert!(matches!(&committed.outcomes[..], [Outcome::Refused, Outcome::Report(receipt)] if !receipt.duplicate));
+    disk.fails.store(false, Ordering::Relaxed);
+    let committed = core.commit(vec![report(0)]).expect("the log goes on");
+    assert!(matches!(&committed.outcomes[..], [Outcome::Report(receipt)] if receipt.duplicate), "and knows it again");
 }
 
 #[test]

@@ -54,6 +54,16 @@ impl Closed {
         self.0.push_back(table);
     }
 
+    /// Puts another table of the same segment in place of one, or takes it away.
+    pub(crate) fn replace(&mut self, name: Name, table: Option<Table>) {
+        if let Some(at) = self.0.iter().position(|one| one.name == name) {
+            match table {
+                Some(table) => self.0[at] = table,
+                None => _ = self.0.remove(at),
+            }
+        }
+    }
+
     /// Lets go of tables whose every id is too old, or has 20 million later ones behind it.
     pub(crate) fn forget(&mut self, now: Stamp) {
         let mut later: u64 = self.0.iter().skip(1).map(|table| table.directory.records).sum();

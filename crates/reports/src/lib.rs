@@ -49,14 +49,14 @@ pub use recovery::{OpenError, Recovery};
 pub use writer::Figures;
 
 use archive::Archive;
-use archiver::Archiver;
-use attachments::Attachments;
+use archiver::{Archiver, Work};
+use attachments::{Attachments, Hold};
 use cache::Cache;
 use codec::Entry;
 use core::{Core, Outcome, Request, SharedClock, Started};
 use memory::Memory;
 use model::oracle;
-use model::{Attachment, Key, NewAttachment, NewReport, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Tx};
+use model::{Attachment, Key, Most, NewAttachment, NewReport, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Top, Tx};
 use reader::Extent;
 use recovery::failed;
 use std::collections::BTreeSet;
@@ -174,7 +174,7 @@ pub struct Reports {
     writer: Writer,
     archiver: Archiver,
     clock: Arc<SharedClock>,
-    attachments: Attachments,
+    attachments: Arc<Attachments>,
     /// One late attachment at a time, so that numbers within a report are given once.
     late: tokio::sync::Mutex<()>,
 }
@@ -192,10 +192,11 @@ impl Reports {
         let bounds = (settings.segment_bytes, settings.memory_bytes / 2);
         let Started { core, memory, archive, clock, recovery } = Core::open(folder, disk.clone(), clock, floor, bounds)?;
         let files = folder.join("attachments");
-        let attachments = Attachments::open(disk, &files).map_err(failed("open", &files))?;
+        let attachments = Arc::new(Attachments::open(disk, &files).map_err(failed("open", &files))?);
         let shared = Arc::new(Shared { memory: RwLock::new(memory), durable: watch::Sender::new(recovery.last_durable) });
         let writer = Writer::start(core, shared.clone()).map_err(failed("start the writer of", folder))?;
-        let archiver = Archiver::start(archive.clone(), shared.clone(), clock.clone(), settings.retention);
+        let work = Work::new(archive.clone(), shared.clone(), attachments.clone(), clock.clone(), settings.retention);
+        let archiver = Archiver::start(work);
         let archiver = archiver.map_err(failed("start the archiver of", folder))?;
         let cache = Cache::new(settings.memory_bytes / 2);
         Ok((Reports { shared, archive, cache, writer, archiver, clock, attachments, late: tokio::sync::Mutex::new(()) }, recovery))
@@ -205,12 +206,12 @@ impl Reports {
     /// when it is still in flight.
     pub async fn append(self: &Arc<Self>, project: ProjectId, mut report: NewReport) -> Result<Receipt, AppendError> {
         let files = std::mem::take(&mut report.attachments);
-        let attachments = if files.is_empty() { Vec::new() } else { self.store(files, 1).await? };
+        let (attachments, hold) = if files.is_empty() { (Vec::new(), None) } else { self.store(files, 1).await? };
         let request = Request::Report { project, report, attachments };
         if weight(&request) > REPORT_MAX_BYTES {
             return Err(AppendError::TooLarge);
         }
-        match self.writer.submit(request, QUEUE_TIMEOUT).await? {
+        match self.writer.submit(request, hold, QUEUE_TIMEOUT).await? {
             Outcome::Report(receipt) => Ok(receipt),
             other => unreachable!("a report comes back as {other:?}"),
         }
@@ -218,13 +219,20 @@ impl Reports {
 
     /// Adds a file to an accepted report.
     pub async fn attach(self: &Arc<Self>, project: ProjectId, tx: Tx, file: NewAttachment) -> Result<Attachment, AppendError> {
+        let this = self.clone();
+        // To its end although whoever asked hangs up: else the next one would take the same number before this one is seen.
+        tokio::spawn(async move { this.attach_next(project, tx, file).await }).await.map_err(|_| AppendError::Stopped)?
+    }
+
+    async fn attach_next(self: &Arc<Self>, project: ProjectId, tx: Tx, file: NewAttachment) -> Result<Attachment, AppendError> {
         let _one_at_a_time = self.late.lock().await;
         let this = self.clone();
         let found = tokio::task::spawn_blocking(move || this.report(project, tx)).await.map_err(|_| AppendError::Stopped)?;
         let stored = found.map_err(|error| AppendError::Attachment(error.0))?.ok_or(AppendError::NoSuchReport)?;
         let id = stored.attachments.iter().map(|attachment| attachment.id).max().unwrap_or(0) + 1;
-        let attachment = self.store(vec![file], id).await?.pop().expect("one was stored");
-        self.writer.submit(Request::Attachment { project, tx, attachment: attachment.clone() }, QUEUE_TIMEOUT).await?;
+        let (mut attachments, hold) = self.store(vec![file], id).await?;
+        let attachment = attachments.pop().expect("one was stored");
+        self.writer.submit(Request::Attachment { project, tx, attachment: attachment.clone() }, hold, QUEUE_TIMEOUT).await?;
         Ok(attachment)
     }
 
@@ -241,21 +249,26 @@ impl Reports {
         if !runs.is_empty() {
             for change in changes {
                 let request = Request::Change { project, runs: runs.clone(), change: change.clone() };
-                self.writer.submit(request, QUEUE_TIMEOUT).await?;
+                self.writer.submit(request, None, QUEUE_TIMEOUT).await?;
             }
         }
         Ok(txs.len() as u64)
     }
 
-    async fn store(self: &Arc<Self>, files: Vec<NewAttachment>, first_id: u32) -> Result<Vec<Attachment>, AppendError> {
+    /// Makes files durable, and holds them until the commit that names them.
+    async fn store(self: &Arc<Self>, files: Vec<NewAttachment>, first_id: u32) -> Result<(Vec<Attachment>, Option<Hold>), AppendError> {
         let this = self.clone();
-        let store = move || files.iter().zip(first_id..).map(|(file, id)| this.attachments.store(id, file)).collect::<io::Result<Vec<_>>>();
+        let store = move || {
+            let mut hold = this.attachments.hold();
+            let stored = files.iter().zip(first_id..).map(|(file, id)| this.attachments.store(id, file, &mut hold));
+            Ok((stored.collect::<io::Result<Vec<_>>>()?, Some(hold)))
+        };
         tokio::task::spawn_blocking(store).await.map_err(|_| AppendError::Stopped)?.map_err(AppendError::Attachment)
     }
 
     /// Commits an empty group, so that the durable stamp catches up with the clock.
     pub async fn tick(&self) -> Result<Stamp, AppendError> {
-        self.writer.submit(Request::Tick, QUEUE_TIMEOUT).await?;
+        self.writer.submit(Request::Tick, None, QUEUE_TIMEOUT).await?;
         Ok(*self.shared.durable.borrow())
     }
 
@@ -300,18 +313,39 @@ impl Reports {
         })
     }
 
-    /// Evaluates a query over the reports of a span whose groups are not among those kept, as one group with an empty key. Blocks.
-    pub fn rest(
+    /// The same for only some groups of each query: see `model::Most`.
+    pub fn evaluate_most(
         &self,
         project: ProjectId,
         span: Range<Stamp>,
         view: View,
-        query: &Query,
-        kept: &BTreeSet<Key>,
+        queries: &[(&Query, Most<'_>)],
         cancel: &Cancel,
-    ) -> Result<Result<TableRow, EvaluateError>, ReadError> {
-        let asked = self.scan(project, span, view, &columns::needed(&[query]), cancel, |source| columns::rest(source, query, kept))?;
-        Ok(asked.and_then(|row| row.map_err(EvaluateError::from)))
+    ) -> Result<Vec<Result<Top, EvaluateError>>, ReadError> {
+        let names = columns::needed(&queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
+        let asked = self.scan(project, span, view, &names, cancel, |source| columns::evaluate_most(source, queries))?;
+        Ok(match asked {
+            Ok(tops) => tops.into_iter().map(|top| top.map_err(EvaluateError::from)).collect(),
+            Err(error) => queries.iter().map(|_| Err(error)).collect(),
+        })
+    }
+
+    /// Evaluates each query over the reports of a span whose groups are not among those kept, as one group with an empty key, all in
+    /// one scan. Blocks.
+    pub fn rests(
+        &self,
+        project: ProjectId,
+        span: Range<Stamp>,
+        view: View,
+        queries: &[(&Query, &BTreeSet<Key>)],
+        cancel: &Cancel,
+    ) -> Result<Vec<Result<TableRow, EvaluateError>>, ReadError> {
+        let names = columns::needed(&queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
+        let asked = self.scan(project, span, view, &names, cancel, |source| columns::rests(source, queries))?;
+        Ok(match asked {
+            Ok(rows) => rows.into_iter().map(|row| row.map_err(EvaluateError::from)).collect(),
+            Err(error) => queries.iter().map(|_| Err(error)).collect(),
+        })
     }
 
     /// Selects reports of a span. Blocks.
@@ -410,8 +444,12 @@ impl Reports {
         let Some(attachment) = self.report(project, tx)?.and_then(|stored| stored.attachments.into_iter().find(|one| one.id == id)) else {
             return Ok(None);
         };
-        let bytes = self.attachments.load(&attachment)?;
-        Ok(Some((attachment, bytes)))
+        match self.attachments.load(&attachment) {
+            Ok(bytes) => Ok(Some((attachment, bytes))),
+            // The report has gone meanwhile, and its file with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.report(project, tx)?.is_none() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Everything before this stamp is sealed: retention may take it.

@@ -28,6 +28,7 @@ pub(crate) struct Memory {
     generations: Arc<Generations>,
     /// Finished blocks, oldest first.
     order: VecDeque<(ProjectId, usize)>,
+    /// Of finished and unfinished blocks, with what they have added to dictionaries.
     bytes: usize,
 }
 
@@ -88,19 +89,33 @@ impl Memory {
     pub(crate) fn add(&mut self, report: &Report) {
         let generations = &self.generations;
         let recent = self.projects.entry(report.project).or_insert_with(|| Recent::new(generations.current(report.project)));
+        let before = recent.builder.bytes();
         recent.builder.add(report);
+        self.bytes += recent.builder.bytes() - before;
         if recent.builder.rows() >= BLOCK_ROWS || recent.builder.bytes() > self.limit_bytes / 8 {
-            let bytes = recent.finish_block(generations.current(report.project));
-            self.bytes += bytes;
-            self.order.push_back((report.project, bytes));
-            self.shrink();
+            self.finish_block(report.project);
         }
+        self.shrink();
+    }
+
+    /// Puts a project's unfinished block to the finished ones.
+    fn finish_block(&mut self, project: ProjectId) {
+        let Some(recent) = self.projects.get_mut(&project) else { return };
+        self.bytes -= recent.builder.bytes();
+        let bytes = recent.finish_block(self.generations.current(project));
+        self.bytes += bytes;
+        self.order.push_back((project, bytes));
     }
 
     fn shrink(&mut self) {
-        while self.bytes > self.limit_bytes
-            && let Some((project, bytes)) = self.order.pop_front()
-        {
+        while self.bytes > self.limit_bytes {
+            if self.order.is_empty() {
+                // Many projects have a few reports each: the one with most gives way.
+                let unfinished = self.projects.iter().filter(|(_, recent)| recent.builder.rows() > 0);
+                let Some((project, _)) = unfinished.max_by_key(|(_, recent)| recent.builder.bytes()) else { return };
+                self.finish_block(*project);
+            }
+            let Some((project, bytes)) = self.order.pop_front() else { return };
             self.bytes -= bytes;
             if let Some(recent) = self.projects.get_mut(&project)
                 && let Some(block) = recent.blocks.pop_front()
@@ -193,4 +208,37 @@ pub(crate) fn row_bytes(report: &Report) -> usize {
 pub(crate) fn attribute_bytes(attributes: &Attributes) -> usize {
     let text = |value: &Value| if let Value::Text(text) = value { text.len() } else { 0 };
     attributes.iter().map(|(name, value)| ATTRIBUTE_BYTES + name.len() + text(value)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Tx;
+
+    #[test]
+    fn many_projects_and_long_texts_stay_within_the_bound() {
+        for projects in [1, 50] {
+            let mut memory = Memory::new(200_000);
+            for n in 0..2_000u64 {
+                let attributes = Attributes::from_pairs([("text".to_owned(), Value::from(format!("{n:01000}")))]);
+                let project = ProjectId((n % projects) as u32);
+                memory.add(&Report { project, tx: Tx(n / projects + 1), stamp: Stamp::from_micros(n + 1), attributes });
+                assert!(memory.bytes <= 200_000);
+            }
+            let all = Stamp::ZERO..Stamp::from_micros(u64::MAX);
+            let mut rows = 0;
+            for project in (0..projects).map(|project| ProjectId(project as u32)) {
+                let held = memory.held(project, &all, &BTreeSet::new());
+                let stamps: Vec<u64> = held.blocks.iter().flat_map(|block| block.stamp.iter().copied()).collect();
+                let complete =
+                    (1..=2_000).filter(|stamp| (stamp - 1) % projects == u64::from(project.0) && *stamp >= held.complete_from.micros());
+                assert_eq!(
+                    stamps.iter().copied().filter(|stamp| *stamp >= held.complete_from.micros()).collect::<Vec<_>>(),
+                    complete.collect::<Vec<_>>()
+                );
+                rows += stamps.len();
+            }
+            assert!((50..200).contains(&rows), "{rows} texts of 1,000 letters are in 200,000 bytes");
+        }
+    }
 }

@@ -154,6 +154,11 @@ impl Overlay {
         self.projects.retain(|_, amended| **amended != Amended::default());
     }
 
+    /// Files that came late.
+    pub(crate) fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.projects.values().flat_map(|amended| amended.late.values().flatten())
+    }
+
     /// The amendments as entries from which the same overlay comes.
     fn entries(&self) -> Vec<Entry> {
         let mut projects: Vec<_> = self.projects.iter().collect();
@@ -215,6 +220,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// Whether a file of this name is an overlay.
+    pub(crate) fn is_file(name: &str) -> bool {
+        name.starts_with(FILE) && !name.ends_with(UNFINISHED)
+    }
+
     /// Reads the newest file that can be read; removes the others.
     pub(crate) fn load(disk: &dyn Disk, folder: &Path) -> io::Result<Kept> {
         let mut files: Vec<(u64, String)> = Vec::new();

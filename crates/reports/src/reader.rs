@@ -112,7 +112,12 @@ impl<'a> Extent<'a> {
     fn load_log(&self, name: Name) -> io::Result<Vec<Arc<Block>>> {
         // Not kept, so it shares no dictionary with what is.
         let mut builder = Builder::new(Arc::default());
-        for place in self.archive.shelf.places(name, |chunk| chunk.is_over(&self.older)) {
+        let places = self.archive.shelf.places(name, |chunk| chunk.is_over(&self.older));
+        if self.archive.shelf.is_archived(name) {
+            // There are no places left then, or soon no file.
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the segment has left the log"));
+        }
+        for place in places {
             let stretch = self.archive.shelf.load(name, place)?;
             if !stretch.unreadable.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a stretch of the log is damaged"));

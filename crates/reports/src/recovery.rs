@@ -64,6 +64,15 @@ pub enum OpenError {
     },
 }
 
+impl From<OpenError> for io::Error {
+    fn from(error: OpenError) -> io::Error {
+        match error {
+            OpenError::Disk { source, .. } => source,
+            other => io::Error::new(io::ErrorKind::InvalidData, other),
+        }
+    }
+}
+
 /// What a start found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
@@ -266,7 +275,7 @@ impl Start<'_> {
     }
 
     /// Reads a closed segment that has no usable index, and writes one.
-    fn build_index(self, name: Name) -> Result<Index, OpenError> {
+    pub(crate) fn build_index(self, name: Name) -> Result<Index, OpenError> {
         let content = self.content(name)?;
         let mut segment = Segment { bytes: content.len() as u64, ..Segment::default() };
         let mut digest = Digest::default();

@@ -1,11 +1,14 @@
 //! The report store as its users see it: many at a time, over restarts, over memory and log alike.
 
+use crate::archiver::Work;
 use crate::clock::{Clock, Reading};
+use crate::reader::Extent;
 use crate::sim::{Fault, SimDisk};
 use crate::{AppendError, Cancel, Change, RealDisk, Reports, Retention, Settings, SystemClock, View};
+use columns::Block;
 use model::{
-    Aggregate, AggregateOp, Attributes, Condition, Direction, Key, NewAttachment, NewReport, Operator, ProjectId, Query, Report, ReportId,
-    Selection, Stamp, Tx, Value, oracle,
+    Aggregate, AggregateOp, Attributes, Condition, Direction, Key, Most, NewAttachment, NewReport, Operator, ProjectId, Query, Report,
+    ReportId, Selection, Stamp, Tx, Value, oracle,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -183,6 +186,34 @@ fn late_attachments_have_their_own_numbers_and_survive() {
 }
 
 #[test]
+fn a_late_attachment_is_not_lost_to_one_whose_sender_hangs_up() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = open(&disk, &clock, SMALL);
+        let tx = reports.append(PROJECT, report(None, &[])).await.expect("taken").tx;
+        let mut taken = BTreeSet::new();
+        for n in 0..300 {
+            let hasty = tokio::spawn({
+                let reports = reports.clone();
+                async move { reports.attach(PROJECT, tx, file("hasty")).await }
+            });
+            // At whatever point it is by then.
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < std::time::Duration::from_micros(n) {
+                tokio::task::yield_now().await;
+            }
+            hasty.abort();
+            let name = format!("{n}");
+            let id = reports.attach(PROJECT, tx, file(&name)).await.expect("taken").id;
+            taken.insert((id, name));
+        }
+        let stored = reports.report(PROJECT, tx).expect("readable").expect("there").attachments;
+        let there: BTreeSet<(u32, String)> = stored.into_iter().map(|one| (one.id, one.name)).filter(|(_, name)| name != "hasty").collect();
+        assert_eq!(there, taken);
+    });
+}
+
+#[test]
 fn a_failed_sync_stops_the_log_for_good() {
     block_on(async {
         let (disk, clock) = (SimDisk::default(), Arc::default());
@@ -276,7 +307,7 @@ fn archive_all(reports: &Reports, compact: bool) {
     while let Some(name) = archive.due(Stamp::from_secs(u64::MAX)).first() {
         archive.move_in(*name, memory).expect("the disk works");
     }
-    while compact && let Some(name) = archive.compactable(memory, true) {
+    while compact && let Some(name) = archive.compactable(memory, true, &BTreeSet::new()) {
         archive.compact(name, memory).expect("the disk works");
     }
 }
@@ -316,6 +347,163 @@ fn a_report_is_told_alike_from_log_and_archive() {
         }
         let archived = disk.files().keys().filter(|path| path.to_string_lossy().ends_with(".parquet")).count();
         assert!(archived >= 4, "{archived} files in the archive");
+    });
+}
+
+/// A store with reports in several closed segments, hours apart.
+async fn hourly(disk: &SimDisk, clock: &Arc<HandClock>) -> Arc<Reports> {
+    let reports = open(disk, clock, SMALL);
+    for n in 0..60u64 {
+        let text = Value::from(format!("{n} ").repeat(90));
+        reports.append(PROJECT, report(Some(n as u8), &[("text", text)])).await.expect("taken");
+        clock.advance(3_600);
+    }
+    reports
+}
+
+/// The archiver's work, done by hand.
+fn work(reports: &Reports, retention: Retention) -> Work {
+    let Reports { archive, shared, attachments, clock, .. } = reports;
+    let work = Work::new(archive.clone(), shared.clone(), attachments.clone(), clock.clone(), retention);
+    *work.pinned.lock().expect("no panic while held") = Stamp::from_secs(u64::MAX);
+    work
+}
+
+#[test]
+fn a_query_misses_nothing_of_a_segment_that_leaves_the_log_meanwhile() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = hourly(&disk, &clock).await;
+        for step in 0..2 {
+            let (names, span) = (BTreeSet::from(["text".to_owned()]), always());
+            let extent = Extent::new(&reports.shared.memory, &reports.archive, &reports.cache, PROJECT, &span, View::Current, &names);
+            // First from log to archive, then from one file to another.
+            reports.amend(PROJECT, &[Tx(1)], &[Change::Set { attribute: "text".into(), value: None }]).await.expect("taken");
+            archive_all(&reports, step == 1);
+            let rows = |part| {
+                let blocks = extent.load(part).expect("readable");
+                let hidden = |block: &Block| block.hidden.as_ref().map_or(0, |hidden| hidden.count() as usize);
+                blocks.iter().map(|block| block.rows() - hidden(block)).sum::<usize>()
+            };
+            assert_eq!((0..extent.parts()).map(rows).sum::<usize>(), 60);
+        }
+    });
+}
+
+#[test]
+fn a_damaged_file_does_not_hold_up_the_compaction_of_others() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = hourly(&disk, &clock).await;
+        archive_all(&reports, false);
+        let first = disk.files().into_keys().find(|path| path.to_string_lossy().ends_with(".parquet")).expect("there are some");
+        disk.overwrite(&first, b"rubbish".repeat(100));
+        let (_, file) = reports.archive.file_of(PROJECT, Tx(1)).expect("archived");
+        let beyond = Tx(file.txs.1.0 + 1);
+        // Most amendments are of the damaged one, so it comes first.
+        reports.amend(PROJECT, &[Tx(1), Tx(2), beyond], &[Change::Delete]).await.expect("taken");
+        let mut work = work(&reports, Retention::default());
+        while work.step().expect("goes on") {}
+        let left = reports.memory().overlay.of(PROJECT).expect("the damaged file's").deleted.clone();
+        assert_eq!(left, BTreeSet::from([Tx(1), Tx(2)]));
+    });
+}
+
+#[test]
+fn retention_goes_on_although_a_segment_cannot_be_moved() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = hourly(&disk, &clock).await;
+        let closed = reports.archive.due(Stamp::from_secs(u64::MAX));
+        reports.archive.move_in(closed[0], &reports.shared.memory).expect("the disk works");
+        disk.lose(&closed[1].log(Path::new("/data/log")));
+        let files = || disk.files().keys().filter(|path| path.to_string_lossy().ends_with(".parquet")).count();
+        assert_eq!(files(), 1);
+        assert!(work(&reports, Retention { secs: Some(1), bytes: None }).step().is_err(), "it says so");
+        assert_eq!(files(), 0, "and makes room all the same");
+    });
+}
+
+#[test]
+fn files_go_with_the_last_report_that_names_them() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::<HandClock>::default());
+        let mut reports = open(&disk, &clock, SMALL);
+        for n in 0..60u64 {
+            let text = Value::from(format!("{n} ").repeat(90));
+            let attachments = vec![file("shared"), file(&format!("own {n}"))];
+            let new = NewReport { attachments, ..report(Some(n as u8), &[("text", text)]) };
+            let tx = reports.append(PROJECT, new).await.expect("taken").tx;
+            if [2, 59, 60].contains(&tx.0) {
+                reports.attach(PROJECT, tx, file(&format!("late {}", tx.0))).await.expect("taken");
+            }
+            clock.advance(3_600);
+        }
+        // Sent again: its file is nobody's.
+        let again = NewReport { attachments: vec![file("again")], ..report(Some(30), &[]) };
+        assert!(reports.append(PROJECT, again).await.expect("taken").duplicate);
+        reports.amend(PROJECT, &[Tx(31), Tx(60)], &[Change::Delete]).await.expect("taken");
+        let contents = || {
+            let files = disk.files().into_iter().filter(|(path, _)| path.starts_with("/data/attachments"));
+            files.map(|(_, content)| String::from_utf8(content).expect("text")).collect::<BTreeSet<_>>()
+        };
+        let all = contents();
+        assert_eq!(all.len(), 1 + 60 + 3 + 1);
+        let mut expected = BTreeSet::from(["shared".to_owned(), "late 59".to_owned()]);
+        for round in 0..2 {
+            // The first one moves all in, the next one finds what is old.
+            for _ in 0..2 {
+                let mut worker = work(&reports, Retention { secs: Some(30 * 3_600), bytes: None });
+                while worker.step().expect("the disk works") {}
+            }
+            let there = (1..=60).filter(|tx| reports.report(PROJECT, Tx(*tx)).expect("readable").is_some()).collect::<Vec<u64>>();
+            assert!(there.len() > 20 && there.len() < 50, "{there:?}");
+            expected.extend(there.iter().map(|tx| format!("own {}", tx - 1)));
+            // The last reports are in the open segment, which tells of them as they came.
+            let mut found = contents();
+            found.retain(|name| !(name == "own 59" || name == "late 60"));
+            assert_eq!(found, expected, "round {round}");
+            for tx in there {
+                assert_eq!(reports.attachment(PROJECT, Tx(tx), 1).expect("readable").expect("there").1, b"shared");
+            }
+            drop(reports);
+            reports = open(&disk, &clock, SMALL);
+        }
+    });
+}
+
+#[test]
+fn no_file_goes_while_something_that_may_name_it_cannot_be_read() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::<HandClock>::default());
+        let mut reports = open(&disk, &clock, SMALL);
+        for n in 0..20u64 {
+            let new = NewReport { attachments: vec![file(&format!("{n}"))], ..report(None, &[("text", Value::from("x".repeat(180)))]) };
+            reports.append(PROJECT, new).await.expect("taken");
+        }
+        archive_all(&reports, false);
+        let files = |ending: &str| disk.files().into_keys().filter(|path| path.to_string_lossy().ends_with(ending)).collect::<Vec<_>>();
+        let stored = || disk.files().keys().filter(|path| path.starts_with("/data/attachments")).count();
+        let parquet = files(".parquet")[0].clone();
+        let whole = disk.files()[&parquet].clone();
+        disk.overwrite(&parquet, b"rubbish".repeat(100));
+        assert!(work(&reports, Retention::default()).step().is_err());
+        assert_eq!(stored(), 20);
+        disk.overwrite(&parquet, whole);
+        drop(reports);
+        // A manifest that no start can read: its reports are not there, and may come back.
+        let manifest = files(".arc")[0].clone();
+        let whole = disk.files()[&manifest].clone();
+        disk.overwrite(&manifest, b"rubbish".to_vec());
+        reports = open(&disk, &clock, SMALL);
+        assert!(reports.report(PROJECT, Tx(1)).expect("readable").is_none());
+        work(&reports, Retention::default()).step().expect("the disk works");
+        assert_eq!(stored(), 20);
+        drop(reports);
+        disk.overwrite(&manifest, whole);
+        reports = open(&disk, &clock, SMALL);
+        work(&reports, Retention::default()).step().expect("the disk works");
+        assert_eq!(reports.attachment(PROJECT, Tx(1), 1).expect("readable").expect("there").1, b"0");
     });
 }
 
@@ -503,8 +691,12 @@ proptest! {
                     for (table, query) in tables.into_iter().zip(&queries) {
                         let told = table.expect("few groups");
                         assert_eq!(told, oracle::evaluate(rows.iter().copied(), query), "store {at}, {view:?}, {query:?}");
+                        let most = Most { groups: 2, also: &told.rows.iter().map(|row| row.key.clone()).step_by(3).collect() };
+                        let tops = store.evaluate_most(PROJECT, span.clone(), view, &[(query, most)], &Cancel::default()).expect("readable");
+                        assert_eq!(tops, [Ok(told.clone().into_most(most))], "store {at}, {view:?}, {query:?}");
                         let kept: BTreeSet<Key> = told.rows.iter().map(|row| row.key.clone()).step_by(2).collect();
-                        let rest = store.rest(PROJECT, span.clone(), view, query, &kept, &Cancel::default()).expect("readable").expect("few");
+                        let rests = store.rests(PROJECT, span.clone(), view, &[(query, &kept)], &Cancel::default()).expect("readable");
+                        let rest = rests.into_iter().next().expect("one query has one answer").expect("few groups");
                         assert_eq!(rest, oracle::rest(rows.iter().copied(), query, &kept), "store {at}, {view:?}, {query:?}");
                     }
                     let selection = Selection {

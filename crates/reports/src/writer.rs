@@ -1,6 +1,7 @@
 //! The writer's thread and its queue: takes everything that waits, commits it as one group, answers.
 
 use crate::AppendError;
+use crate::attachments::Hold;
 use crate::core::{Core, Outcome, Request};
 use crate::log::CommitError;
 use crate::memory::Memory;
@@ -24,6 +25,8 @@ struct Waiting {
     request: Request,
     reply: Reply,
     place: OwnedSemaphorePermit,
+    /// Of the request's files.
+    hold: Option<Hold>,
 }
 
 /// Counts since the start.
@@ -98,14 +101,14 @@ impl Writer {
     }
 
     /// Hands a request over and waits until its commit is durable.
-    pub(crate) async fn submit(&self, request: Request, patience: Duration) -> Result<Outcome, AppendError> {
+    pub(crate) async fn submit(&self, request: Request, hold: Option<Hold>, patience: Duration) -> Result<Outcome, AppendError> {
         let places = weight(&request).div_ceil(1024).clamp(1, QUEUE_KIB) as u32;
         let room = self.room.clone().acquire_many_owned(places);
         let place = tokio::time::timeout(patience, room).await.map_err(|_| AppendError::Busy)?.map_err(|_| AppendError::Stopped)?;
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(AppendError::Stopped)?;
         self.counters.waiting.fetch_add(1, Ordering::Relaxed);
-        queue.try_send(Waiting { request, reply, place }).map_err(|_| AppendError::Stopped)?;
+        queue.try_send(Waiting { request, reply, place, hold }).map_err(|_| AppendError::Stopped)?;
         answer.await.map_err(|_| AppendError::Stopped)?
     }
 
@@ -147,10 +150,10 @@ fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>,
     while let Some(first) = requests.blocking_recv() {
         let (mut bytes, mut next) = (0, Some(first));
         let (mut work, mut replies) = (Vec::new(), Vec::new());
-        while let Some(Waiting { request, reply, place }) = next {
+        while let Some(Waiting { request, reply, place, hold }) = next {
             bytes += weight(&request);
             work.push(request);
-            replies.push((reply, place));
+            replies.push((reply, (place, hold)));
             next = if bytes < GROUP_BYTES { requests.try_recv().ok() } else { None };
         }
         counters.waiting.fetch_sub(work.len() as u64, Ordering::Relaxed);
@@ -165,6 +168,8 @@ fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>,
             Err(CommitError::Broken(error)) => {
                 // Nothing is tried again on this file: after a failed sync the kernel may have dropped the pages.
                 tracing::error!(error = &error as &dyn std::error::Error, "the log cannot be written; it stops");
+                // The next start may find the commit all the same: its files must be there.
+                replies.into_iter().for_each(|(_, (_, hold))| std::mem::forget(hold));
                 return;
             }
         };
@@ -186,7 +191,10 @@ fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>,
                 add(&counters.duplicates, 1);
             }
             // Whoever asked may have hung up; the report is kept all the same.
-            let _ = reply.send(Ok(outcome));
+            let _ = reply.send(match outcome {
+                Outcome::Refused => Err(AppendError::Busy),
+                outcome => Ok(outcome),
+            });
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Who asks: bearer tokens of our own API, made for programs or opened by a user's login. A token bound to a project sees nothing of
 //! the others, not even that they exist.
+//!
+//! A browser sends its session as a cookie. So that no other site's page can act for a user, such a request needs a header that only our
+//! own page can set, and must not name another origin (reliability 5.3).
 
 use crate::app::App;
 use crate::reply::Refusal;
 use axum::extract::FromRequestParts;
-use axum::http::{StatusCode, header, request::Parts};
+use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use catalog::{Access, Project, Scope, SessionAccess, Snapshot, token_hash};
 use model::ProjectId;
 use std::sync::Arc;
@@ -113,12 +116,40 @@ impl Caller {
     }
 }
 
+/// Name of a browser's session cookie.
+pub(crate) const SESSION_COOKIE: &str = "crashmeter_session";
+/// A header that a page of another site cannot send without being asked about first, which is never allowed.
+const PAGE_HEADER: &str = "x-crashmeter-page";
+
+fn session_cookie(headers: &HeaderMap) -> Option<String> {
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.into_iter().find(|(name, token)| *name == SESSION_COOKIE && !token.is_empty()).map(|(_, token)| token.to_owned())
+}
+
+/// Whether a request comes from a page of this server: under its public address, or under the one that the browser asked.
+fn from_our_page(app: &App, headers: &HeaderMap) -> bool {
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let ours = |origin: &str| {
+        let host = origin.split_once("://").map(|(_, host)| host);
+        origin == app.public_url.origin().ascii_serialization() || (host.is_some() && host == text(header::HOST))
+    };
+    headers.contains_key(PAGE_HEADER) && text(header::ORIGIN).is_none_or(ours)
+}
+
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Refusal> {
         let refusal = |detail: &str| Refusal::new(StatusCode::UNAUTHORIZED, "Authorization", detail);
-        let header = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| {
+        let header = parts.headers.get(header::AUTHORIZATION);
+        if let (None, Some(token)) = (header, session_cookie(&parts.headers)) {
+            if !from_our_page(app, &parts.headers) {
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "Origin", "a session's cookie is taken from this server's own page only"));
+            }
+            return Caller::of_token(app, &token).ok_or_else(|| refusal("this session has ended; log in again"));
+        }
+        let header = header.ok_or_else(|| {
             refusal("send a token: Authorization: Bearer <token>; POST /api/v1/login opens one, the first start wrote one into admin.token")
         })?;
         let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).ok_or_else(|| refusal("must be Bearer <token>"))?;

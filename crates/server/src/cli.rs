@@ -1,5 +1,7 @@
 //! The command line: `serve`, and what talks to a running server.
 
+mod ledger;
+
 use crate::configuration::command;
 use crate::serve::{self, Options};
 use crate::{VERSION, demo, logs, memory};
@@ -56,8 +58,31 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the exact bytes of the newest sealed window as a metric store gets them.
+    /// Show the exact bytes of a sealed window as a metric store gets them.
     Preview {
+        #[command(flatten)]
+        server: Server,
+        project: String,
+        store: String,
+        /// The window's start in Unix seconds; by default the newest sealed one.
+        #[arg(long)]
+        window: Option<u64>,
+        /// Print the server's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try a metric store for real: the vendor's own check, or one point; exit code 1 when it is not taken.
+    Test {
+        #[command(flatten)]
+        server: Server,
+        project: String,
+        store: String,
+        /// Print the server's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what to paste on a metric store's side: configuration, queries, a panel, checks, an alert.
+    Snippets {
         #[command(flatten)]
         server: Server,
         project: String,
@@ -93,14 +118,12 @@ enum Command {
     },
     /// Print the JSON Schema of configuration files.
     Schema,
-    /// Check that every store's ledger balances; exit code 1 when one does not.
-    Audit {
-        #[command(flatten)]
-        server: Server,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Check every identity of the ledger over the whole history; exit code 1 when one does not hold.
+    Audit(ledger::Audit),
+    /// Show which reports make a point of a metric.
+    Explain(ledger::Explain),
+    /// Fill a store from stored reports for a span before it, or a metric of it, began; or show or cancel that.
+    Backfill(ledger::Backfill),
     /// Make a token: submit (needs --project), query, edit or admin.
     Token {
         #[command(flatten)]
@@ -214,15 +237,36 @@ async fn run(command: Command) -> Outcome {
             let answer = server.ask(Method::POST, &["projects", &project, "query"], Some(body)).await?;
             if json { say(&serde_json::to_string_pretty(&answer)?) } else { say(&table(&answer, group.len())) }
         }
-        Command::Preview { server, project, store, json } => {
-            let answer = server.ask(Method::GET, &["projects", &project, "metric-stores", &store, "preview"], None).await?;
+        Command::Preview { server, project, store, window, json } => {
+            let (path, window) = (["projects", &project, "metric-stores", &store, "preview"], window.map(|window| window.to_string()));
+            let query: Vec<_> = window.as_deref().map(|window| ("window", window)).into_iter().collect();
+            let (status, answer) = server.send(Method::GET, &path, &query, None, None).await?;
+            if !status.is_success() {
+                return Err(server.refusal(status, &answer));
+            }
             if json { say(&serde_json::to_string_pretty(&answer)?) } else { say(&preview(&answer)) }
+        }
+        Command::Test { server, project, store, json } => {
+            let answer = server.ask(Method::POST, &["projects", &project, "metric-stores", &store, "test"], None).await?;
+            if json {
+                say(&serde_json::to_string_pretty(&answer)?)?
+            } else {
+                say(&tried(&answer))?
+            };
+            let taken = matches!(answer["outcome"].as_str(), Some("confirmed" | "sent" | "read"));
+            Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Snippets { server, project, store, json } => {
+            let answer = server.ask(Method::GET, &["projects", &project, "metric-stores", &store, "snippets"], None).await?;
+            if json { say(&serde_json::to_string_pretty(&answer)?) } else { say(&snippets(&answer)) }
         }
         Command::Plan { server, file } => command::plan(&server, &file).await,
         Command::Apply { server, file, yes } => command::apply(&server, &file, yes).await,
         Command::Export { server, project } => command::export(&server, project.as_deref()).await,
         Command::Schema => command::print_schema(),
-        Command::Audit { server, json } => audit(&server, json).await,
+        Command::Audit(audit) => audit.run().await,
+        Command::Explain(explain) => explain.run().await,
+        Command::Backfill(backfill) => backfill.run().await,
         Command::Token { server, scope, project } => {
             let answer = server.ask(Method::POST, &["tokens"], Some(json!({"scope": scope, "project": project}))).await?;
             say(answer["token"].as_str().unwrap_or_default())
@@ -234,6 +278,32 @@ async fn run(command: Command) -> Outcome {
 pub(crate) fn say(text: &str) -> Outcome {
     writeln!(std::io::stdout(), "{}", text.trim_end())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A test of a store for reading: what became of it, what was sent and what came back.
+fn tried(answer: &Json) -> String {
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    let mut out = format!("{}: {}\n", text(&answer["outcome"]), text(&answer["detail"]));
+    let request = &answer["request"];
+    if request.is_object() {
+        out += &format!("\n{}\n", text(&request["request"]));
+        request["headers"].as_array().into_iter().flatten().for_each(|header| out += &format!("{}\n", text(header)));
+        let body = text(&request["body"]);
+        if !body.is_empty() {
+            out += &format!("\n{body}");
+        }
+    }
+    if let Some(status) = answer["reply"]["status"].as_u64() {
+        out += &format!("\nthe store answered {status} after {} ms\n{}", answer["took_ms"], text(&answer["reply"]["body"]));
+    }
+    out
+}
+
+/// Texts to paste, each below its heading.
+fn snippets(answer: &Json) -> String {
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    let one = |snippet: &Json| format!("# {}\n\n{}\n", text(&snippet["title"]), text(&snippet["text"]));
+    answer.as_array().into_iter().flatten().map(one).collect()
 }
 
 async fn serve(options: Serve) -> Outcome {
@@ -304,7 +374,7 @@ async fn submit(to: Url, file: PathBuf) -> Outcome {
 
 impl Server {
     async fn ask(&self, method: Method, path: &[&str], body: Option<Json>) -> Result<Json, Box<dyn Error>> {
-        let (status, answer) = self.send(method, path, None, body, None).await?;
+        let (status, answer) = self.send(method, path, &[], body, None).await?;
         if status.is_success() { Ok(answer) } else { Err(self.refusal(status, &answer)) }
     }
 
@@ -319,7 +389,7 @@ impl Server {
         &self,
         method: Method,
         path: &[&str],
-        query: Option<(&str, &str)>,
+        query: &[(&str, &str)],
         body: Option<Json>,
         version: Option<u64>,
     ) -> Result<(StatusCode, Json), Box<dyn Error>> {
@@ -332,8 +402,8 @@ impl Server {
         };
         let mut url = self.url.clone();
         url.path_segments_mut().map_err(|()| "the server's URL cannot have a path")?.pop_if_empty().extend(["api", "v1"]).extend(path);
-        if let Some((name, value)) = query {
-            url.query_pairs_mut().append_pair(name, value);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
         }
         let mut request: RequestBuilder = client()?.request(method, url).bearer_auth(token.trim());
         if let Some(body) = body {
@@ -449,34 +519,6 @@ fn preview(answer: &Json) -> String {
         );
     }
     text
-}
-
-async fn audit(server: &Server, as_json: bool) -> Outcome {
-    let (mut balanced, mut lines, mut all) = (true, Vec::new(), Vec::new());
-    let projects = server.ask(Method::GET, &["projects"], None).await?;
-    for project in projects.as_array().into_iter().flatten().filter_map(Json::as_str) {
-        let stores = server.ask(Method::GET, &["projects", project, "metric-stores"], None).await?;
-        for store in stores.as_array().into_iter().flatten().filter_map(|store| store["name"].as_str()) {
-            let answer = server.ask(Method::GET, &["projects", project, "metric-stores", store, "ledger"], None).await?;
-            let (sum, balances) = (&answer["all_time"], answer["imbalance"] == json!("0"));
-            balanced &= balances;
-            lines.push(format!(
-                "{project}/{store}: {} — due {} = confirmed {} + sent {} + refused {} + excluded {} + open {} + expired {} + cancelled {}",
-                if balances { "balances" } else { "DOES NOT BALANCE" },
-                sum["due"],
-                sum["confirmed"],
-                sum["sent"],
-                sum["refused"],
-                sum["excluded"],
-                sum["open"],
-                sum["expired"],
-                sum["cancelled"],
-            ));
-            all.push(json!({"project": project, "store": store, "balances": balances, "points": sum}));
-        }
-    }
-    say(&if as_json { serde_json::to_string_pretty(&all)? } else { lines.join("\n") })?;
-    Ok(if balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[cfg(test)]

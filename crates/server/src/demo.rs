@@ -1,4 +1,4 @@
-//! `serve --demo`: a project with metrics and a store, made through the API as a user would, and a generator that submits
+//! `serve --demo`: a project with metrics and two stores, made through the API as a user would, and a generator that submits
 //! realistic reports over HTTP in the real format.
 
 use crate::cli::client;
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-/// Seconds between the points of the demo's store.
+/// Seconds between the points of the demo's stores.
 const PERIOD_SECS: u64 = 10;
 type Fault = Box<dyn Error + Send + Sync>;
 
@@ -18,6 +18,9 @@ const PROJECT: &str = "ProjectX";
 const ERRORS_AND_USERS: &str = "ProjectXErrorsAndImpactedUsers";
 const BY_VERSION: &str = "ProjectXByVersion";
 const STORE: &str = "prometheus";
+const CIRCONUS: &str = "circonus";
+/// Reports that are there from the start, so that there is something to explore.
+const FIRST_REPORTS: u64 = 300;
 
 pub(crate) async fn run(address: SocketAddr, admin_token: &Path) -> Result<(), Fault> {
     let api =
@@ -43,11 +46,17 @@ pub(crate) async fn run(address: SocketAddr, admin_token: &Path) -> Result<(), F
     let store = json!({"adapter": "prometheus", "period": PERIOD_SECS, "sets": [ERRORS_AND_USERS, BY_VERSION]});
     let store = api.put("PUT", &format!("projects/{PROJECT}/metric-stores/{STORE}"), &store).await?;
     let url = store["url"].as_str().unwrap_or_default().to_owned();
+    let circonus = json!({"adapter": "circonus_pull", "period": PERIOD_SECS, "sets": [ERRORS_AND_USERS]});
+    let circonus = api.put("PUT", &format!("projects/{PROJECT}/metric-stores/{CIRCONUS}"), &circonus).await?;
+    let shown = |field: &str| circonus[field].as_str().unwrap_or_default();
     say(&format!(
         "\nProject {PROJECT} exports {} metrics every {PERIOD_SECS} s; reports are submitted to\n  {submission_url}\n\n\
-         Paste this into prometheus.yml:\n\n{}\nOr look at the page itself, once the first window is sealed:\n  curl {url}\n",
+         Paste this into prometheus.yml:\n\n{}\nOr look at the pages themselves, once the first window is sealed:\n  curl {url}\n  curl -u {}:{} {}\n",
         5,
         store["scrape_config"].as_str().unwrap_or_default(),
+        shown("username"),
+        shown("password"),
+        shown("url"),
     ));
 
     tokio::spawn(generate(api.client.clone(), submission_url));
@@ -101,6 +110,7 @@ impl Api {
 /// Submits a few reports a second for as long as the server runs.
 async fn generate(client: Client, url: String) {
     let mut random = Random(u64::from_le_bytes(catalog::random_bytes()) | 1);
+    let mut sent_reports = 0;
     loop {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let report = report(&mut random, now);
@@ -108,7 +118,10 @@ async fn generate(client: Client, url: String) {
         if let Err(error) = sent {
             tracing::warn!(error = &error.without_url() as &dyn Error, "the demo's report was not taken");
         }
-        tokio::time::sleep(Duration::from_millis(60 + random.below(600))).await;
+        sent_reports += 1;
+        if sent_reports > FIRST_REPORTS {
+            tokio::time::sleep(Duration::from_millis(60 + random.below(600))).await;
+        }
     }
 }
 

@@ -87,7 +87,7 @@ impl Counted {
         let over = (rows.len() > budget && !asked.query.group.is_empty()).then(|| {
             // The window only dates what is told; here nothing is.
             let window = model::Period::new(1).expect("legal").window_at(asked.span.end);
-            let over = OverBudget::of(&rows[budget..], &asked.query, window, false);
+            let over = OverBudget::of(&rows[budget..], &model::Beyond::default(), &asked.query, window, false);
             Beyond { groups: over.groups, reports: over.reports, attribute: over.attribute, samples: over.samples }
         });
         let series = rows.len().min(budget) as u64 + u64::from(over.is_some());

@@ -2,7 +2,7 @@
 
 use crate::intake::Intake;
 use export::{ReportSource, SourceStopped, Unreadable};
-use model::{Key, ProjectId, Query, Stamp, Table, TableRow, Window};
+use model::{Key, Most, ProjectId, Query, Stamp, TableRow, Top, Window};
 use reports::{AppendError, Cancel, Reports, View};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,21 +39,21 @@ impl ReportSource for Source {
         }
     }
 
-    fn evaluate(&self, project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable> {
-        let tables = self.reports.evaluate(project, window.start()..window.end(), View::Accepted, queries, &Cancel::default());
+    fn evaluate(&self, project: ProjectId, window: Window, queries: &[(&Query, Most<'_>)]) -> Result<Vec<Result<Top, String>>, Unreadable> {
+        let tables = self.reports.evaluate_most(project, window.start()..window.end(), View::Accepted, queries, &Cancel::default());
         let tables = tables.map_err(|error| Unreadable(error.into()))?;
         Ok(tables.into_iter().map(|table| table.map_err(|error| error.to_string())).collect())
     }
 
-    fn rest(
+    fn rests(
         &self,
         project: ProjectId,
         window: Window,
-        query: &Query,
-        kept: &BTreeSet<Key>,
-    ) -> Result<Result<TableRow, String>, Unreadable> {
-        let row = self.reports.rest(project, window.start()..window.end(), View::Accepted, query, kept, &Cancel::default());
-        Ok(row.map_err(|error| Unreadable(error.into()))?.map_err(|error| error.to_string()))
+        queries: &[(&Query, &BTreeSet<Key>)],
+    ) -> Result<Vec<Result<TableRow, String>>, Unreadable> {
+        let rows = self.reports.rests(project, window.start()..window.end(), View::Accepted, queries, &Cancel::default());
+        let rows = rows.map_err(|error| Unreadable(error.into()))?;
+        Ok(rows.into_iter().map(|row| row.map_err(|error| error.to_string())).collect())
     }
 
     fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable> {

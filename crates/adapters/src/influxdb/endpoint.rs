@@ -81,6 +81,20 @@ impl Endpoint {
         sound.then_some(Endpoint { flavour, url })
     }
 
+    /// What the write URL says of `db`, `org` or `bucket`.
+    pub(super) fn parameter(&self, name: &str) -> String {
+        self.url.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
+    }
+
+    /// The URL of another path of the same server, behind the same prefix.
+    pub(super) fn asking(&self, path: &str) -> Url {
+        let mut url = self.url.clone();
+        let prefix = PATHS.iter().find_map(|(end, _)| url.path().strip_suffix(end)).unwrap_or_default().to_owned();
+        url.set_path(&format!("{prefix}{path}"));
+        url.set_query(None);
+        url
+    }
+
     /// Scheme, host and port.
     pub(super) fn target(&self) -> String {
         outgoing::target(&self.url)

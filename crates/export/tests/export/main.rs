@@ -1,5 +1,6 @@
 //! The real sealer and the real delivery tasks over a naive source of reports and stores that fail, stall and lie.
 
+mod faults;
 mod store;
 mod twin;
 

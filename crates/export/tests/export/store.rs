@@ -5,10 +5,14 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// What it does with a request.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Answer {
     /// A status, and further header lines.
     Status(u16, &'static str),
+    /// The same with a body.
+    Body(u16, &'static str, String),
+    /// These bytes, whatever they are; then it breaks off.
+    Raw(&'static [u8]),
     /// Takes everything and breaks off.
     Reset,
 }
@@ -17,8 +21,9 @@ pub(crate) enum Answer {
 #[derive(Clone)]
 pub(crate) struct Received {
     pub(crate) bytes: Vec<u8>,
+    /// 0 where it does not end in a time.
     pub(crate) time: u64,
-    accepted: bool,
+    pub(crate) accepted: bool,
 }
 
 pub(crate) struct FakeStore {
@@ -40,13 +45,21 @@ impl FakeStore {
                 let mut received = remember.lock().expect("no panic while held");
                 let answer = answer(received.len(), &body);
                 let text = String::from_utf8_lossy(&body).into_owned();
-                let time = text.trim_end().rsplit(' ').next().and_then(|time| time.parse().ok()).expect("every line ends in its time");
-                let accepted = matches!(answer, Answer::Status(200..=299, _));
+                let time = text.trim_end().rsplit(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0);
+                let accepted = matches!(answer, Answer::Status(200..=299, _) | Answer::Body(200..=299, ..));
                 received.push(Received { bytes: body, time, accepted });
                 drop(received);
-                if let Answer::Status(status, headers) = answer {
-                    let _ = write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: 0\r\nConnection: close\r\n{headers}\r\n");
-                }
+                let (status, headers, body) = match answer {
+                    Answer::Status(status, headers) => (status, headers, String::new()),
+                    Answer::Body(status, headers, body) => (status, headers, body),
+                    Answer::Raw(bytes) => {
+                        let _ = stream.write_all(bytes);
+                        continue;
+                    }
+                    Answer::Reset => continue,
+                };
+                let length = body.len();
+                let _ = write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}");
             }
         });
         FakeStore { url, received }

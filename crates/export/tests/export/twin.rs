@@ -1,7 +1,7 @@
 //! A source of reports that keeps them in a list and evaluates them in the plainest way: the twin that the real one must equal.
 
 use export::{ReportSource, SourceStopped, Unreadable};
-use model::{AggregateOp, Attributes, Key, ProjectId, Query, Report, Stamp, Table, TableRow, Tx, Value, Window, oracle};
+use model::{AggregateOp, Attributes, Key, Most, ProjectId, Query, Report, Stamp, TableRow, Top, Tx, Value, Window, oracle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -28,20 +28,28 @@ impl Twin {
     /// Accepts reports, each with a stamp of its own.
     pub(crate) fn submit(&self, count: u64) {
         for _ in 0..count {
-            let mut reports = self.reports.lock().expect("no panic while held");
-            let stamp = self
-                .time()
-                .max(reports.last().map_or(Stamp::ZERO, |last| last.stamp.plus_micros(1)))
-                .max(self.durable.borrow().plus_micros(1));
-            let n = reports.len() as u64;
-            let attributes = Attributes::from_pairs([
-                ("n".to_owned(), Value::Float(n as f64 * 0.25)),
-                ("user".to_owned(), Value::from(n % 7)),
-                ("kind".to_owned(), Value::Text(["a", "b", "none"][n as usize % 3].to_owned())),
-            ]);
-            reports.push(Report { project: ProjectId(1), tx: Tx(n + 1), stamp, attributes });
-            self.durable.send_replace(stamp);
+            let n = self.reports.lock().expect("no panic while held").len();
+            self.submit_one(["a", "b", "none"][n % 3]);
         }
+    }
+
+    /// Accepts a report of each kind.
+    pub(crate) fn submit_kinds(&self, kinds: &[String]) {
+        kinds.iter().for_each(|kind| self.submit_one(kind));
+    }
+
+    fn submit_one(&self, kind: &str) {
+        let mut reports = self.reports.lock().expect("no panic while held");
+        let stamp =
+            self.time().max(reports.last().map_or(Stamp::ZERO, |last| last.stamp.plus_micros(1))).max(self.durable.borrow().plus_micros(1));
+        let n = reports.len() as u64;
+        let attributes = Attributes::from_pairs([
+            ("n".to_owned(), Value::Float(n as f64 * 0.25)),
+            ("user".to_owned(), Value::from(n % 7)),
+            ("kind".to_owned(), Value::Text(kind.to_owned())),
+        ]);
+        reports.push(Report { project: ProjectId(1), tx: Tx(n + 1), stamp, attributes });
+        self.durable.send_replace(stamp);
     }
 
     fn within(&self, from: Stamp, to: Stamp) -> Vec<Report> {
@@ -113,19 +121,24 @@ impl ReportSource for Twin {
         Ok(())
     }
 
-    fn evaluate(&self, _project: ProjectId, window: Window, queries: &[&Query]) -> Result<Vec<Result<Table, String>>, Unreadable> {
-        let reports = self.within(window.start(), window.end());
-        Ok(queries.iter().map(|query| Ok(oracle::evaluate(&reports, query))).collect())
-    }
-
-    fn rest(
+    fn evaluate(
         &self,
         _project: ProjectId,
         window: Window,
-        query: &Query,
-        kept: &BTreeSet<Key>,
-    ) -> Result<Result<TableRow, String>, Unreadable> {
-        Ok(Ok(oracle::rest(&self.within(window.start(), window.end()), query, kept)))
+        queries: &[(&Query, Most<'_>)],
+    ) -> Result<Vec<Result<Top, String>>, Unreadable> {
+        let reports = self.within(window.start(), window.end());
+        Ok(queries.iter().map(|(query, most)| Ok(oracle::evaluate_most(&reports, query, *most))).collect())
+    }
+
+    fn rests(
+        &self,
+        _project: ProjectId,
+        window: Window,
+        queries: &[(&Query, &BTreeSet<Key>)],
+    ) -> Result<Vec<Result<TableRow, String>>, Unreadable> {
+        let reports = self.within(window.start(), window.end());
+        Ok(queries.iter().map(|(query, kept)| Ok(oracle::rest(&reports, query, kept))).collect())
     }
 
     fn accepted(&self, _project: ProjectId, window: Window) -> Result<u64, Unreadable> {

@@ -79,6 +79,19 @@ impl File {
         Reports { file: self, groups: 0..self.metadata.num_row_groups(), rows: None, ready: VecDeque::new() }
     }
 
+    /// All files of reports.
+    pub(crate) fn attachments(&self, visit: &mut dyn FnMut(&Attachment)) -> io::Result<()> {
+        let mut all = || -> ParquetResult<()> {
+            for group in 0..self.metadata.num_row_groups() {
+                for list in self.cells::<ByteArrayType>(group, ATTACHMENTS)?.next(self.rows(group))?.1 {
+                    read_attachments(Some(&list))?.iter().for_each(&mut *visit);
+                }
+            }
+            Ok(())
+        };
+        all().map_err(disk_error)
+    }
+
     fn rows(&self, group: usize) -> usize {
         self.metadata.row_group(group).num_rows() as usize
     }

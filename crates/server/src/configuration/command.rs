@@ -61,8 +61,8 @@ pub(crate) async fn apply(server: &Server, file: &File, yes: bool) -> Outcome {
 
 /// Prints the configuration as a file that `plan` and `apply` take.
 pub(crate) async fn export(server: &Server, project: Option<&str>) -> Outcome {
-    let query = project.map(|project| ("project", project));
-    let (status, answer) = server.send(Method::GET, &["configuration"], query, None, None).await?;
+    let query: Vec<_> = project.map(|project| ("project", project)).into_iter().collect();
+    let (status, answer) = server.send(Method::GET, &["configuration"], &query, None, None).await?;
     if status != StatusCode::OK {
         return Err(server.refusal(status, &answer));
     }
@@ -107,7 +107,7 @@ impl File {
         version: Option<u64>,
     ) -> Result<Json, Box<dyn Error>> {
         let body = json!({"document": filled, "prune": self.prune});
-        let (status, mut answer) = server.send(Method::POST, &[what], None, Some(body), version).await?;
+        let (status, mut answer) = server.send(Method::POST, &[what], &[], Some(body), version).await?;
         if status == StatusCode::OK {
             for warning in answer["warnings"].as_array_mut().into_iter().flatten() {
                 warning["place"] = json!(document.place(warning["field"].as_str().unwrap_or_default()).to_string());

@@ -238,9 +238,10 @@ impl Place<'_> {
     /// `__other__`: every report that passes and is in none of the window's own series.
     fn other(&self, query: &Query, kept: &BTreeSet<Key>, mut after: Tx, limit: usize) -> Answered<Found> {
         let span = self.window.start()..self.window.end();
-        let row = match self.reports.rest(self.project, span, View::Accepted, query, kept, self.cancel)? {
-            Ok(row) => Some(row),
-            Err(error) => return Ok(Err(error)),
+        let row = match self.reports.rests(self.project, span, View::Accepted, &[(query, kept)], self.cancel)?.pop() {
+            Some(Ok(row)) => Some(row),
+            Some(Err(error)) => return Ok(Err(error)),
+            None => None,
         };
         let (mut tx, mut next_after) = (Vec::new(), None);
         for _ in 0..CHUNKS {

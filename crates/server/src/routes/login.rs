@@ -1,12 +1,13 @@
-//! Logging in and out, and one's own account. A session's token is sent like any other: `Authorization: Bearer`.
+//! Logging in and out, and one's own account. A session's token is sent like any other: `Authorization: Bearer`. A browser gets it as a
+//! cookie that no script can read.
 
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, SESSION_COOKIE};
 use crate::reply::Refusal;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalog::{LoginError, Scope, Session, SessionAccess, check_password};
 use model::Secret;
@@ -40,13 +41,16 @@ pub(crate) struct Credentials {
     user: String,
     #[schema(value_type = String)]
     password: Secret,
+    /// Whether the token is to be a cookie instead of a part of the answer: for browsers.
+    #[serde(default)]
+    cookie: bool,
 }
 
 /// A session just opened.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct OpenedSession {
-    /// Its token, 64 hex digits, to be sent as `Authorization: Bearer`. It is not shown again.
-    token: String,
+    /// Its token, 64 hex digits, to be sent as `Authorization: Bearer`. It is not shown again. Missing where it became a cookie.
+    token: Option<String>,
     user: String,
     /// `viewer`, `editor` or `admin`.
     role: String,
@@ -112,23 +116,38 @@ fn own(caller: &Caller) -> Result<&SessionAccess, Refusal> {
     responses((status = 200, body = OpenedSession), (status = 401, body = crate::reply::ProblemBody), (status = 429, body = crate::reply::ProblemBody)))]
 pub(crate) async fn log_in(State(app): State<Arc<App>>, Private(given): Private<Credentials>) -> Response {
     match open_session(&app, &given.user, &given.password).await {
-        Ok(session) => Json(OpenedSession {
-            token: session.token.reveal().to_owned(),
-            user: session.user,
-            role: session.role.to_string(),
-            expires: session.expires.secs(),
-        })
-        .into_response(),
+        Ok(session) => {
+            let token = session.token.reveal();
+            let seconds = session.expires.secs().saturating_sub(app.reports.now().secs());
+            let cookie = given.cookie.then(|| cookie(&app, token, seconds));
+            let opened = OpenedSession {
+                token: (!given.cookie).then(|| token.to_owned()),
+                user: session.user.clone(),
+                role: session.role.to_string(),
+                expires: session.expires.secs(),
+            };
+            let mut response = Json(opened).into_response();
+            response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+            response
+        }
         Err(error) => refused(error),
     }
 }
 
+/// The cookie of a session: no script reads it, no other site's page sends it.
+fn cookie(app: &App, token: &str, seconds: u64) -> HeaderValue {
+    let secure = if app.public_url.scheme() == "https" { "; Secure" } else { "" };
+    let text = format!("{SESSION_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
+    HeaderValue::from_str(&text).expect("hexadecimal digits and our own words")
+}
+
 /// Ends the session whose token is sent.
 #[utoipa::path(post, path = "/api/v1/logout", responses((status = 204)))]
-pub(crate) async fn log_out(State(app): State<Arc<App>>, caller: Caller) -> Result<StatusCode, Refusal> {
+pub(crate) async fn log_out(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Refusal> {
     let hash = own(&caller)?.hash;
+    let forget = cookie(&app, "", 0);
     app.catalog(move |app, now| app.catalog.logout(&hash, now)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, forget)]).into_response())
 }
 
 /// Who asks, and what they may do.

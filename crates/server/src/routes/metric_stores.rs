@@ -5,7 +5,7 @@ use super::projects::{Body, check_name};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::reply::Refusal;
-use ::adapters::{Adapter, Field};
+use ::adapters::{Adapter, Field, Pull};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -213,7 +213,7 @@ fn words(state: &Json_, open_windows: u64) -> String {
         "idle" => "everything sealed is sent".to_owned(),
         "sending" => format!("it is being sent to; {waiting}"),
         "retrying" => format!("the store is down or fails: {}; {waiting}; {}", text("reason"), next()),
-        "throttled" => format!("the store asks us to slow down: {}; {waiting}; {}", text("reason"), next()),
+        "throttled" => format!("the store is busy or asks us to wait: {}; {waiting}; {}", text("reason"), next()),
         "needs-attention" => format!("its configuration has to be mended: {}; {waiting}; {}", text("reason"), next()),
         "paused" => format!("it was paused by a person; {waiting}"),
         "held" => format!("sending is held: {}; {waiting}", text("reason")),
@@ -338,7 +338,7 @@ fn shown(app: &App, store: &Store, editor: bool) -> Json_ {
         body.extend(store.adapter_secrets().map(|(name, secret)| (name.clone(), json!(secret.reveal()))));
         let adapter = Adapter::parse(&settings.adapter, &store.fields(newest)).ok();
         let page = adapter.as_ref().and_then(|adapter| adapter.as_pull()).map_or("metrics", |pull| pull.page_name());
-        let url = app.public(&format!("pull/{secret}/{page}"));
+        let url = page_url(app, &secret, page);
         if let Some(Adapter::Prometheus(prometheus)) = &adapter {
             let entry = prometheus.scrape_config_with_credentials(&url, settings.period, &format!("crashmeter-{}", store.name));
             let indented: String = entry.lines().map(|line| format!("  {line}\n")).collect();
@@ -370,6 +370,15 @@ pub(crate) fn settings_of(settings: &StoreSettings) -> Map<String, Json_> {
 pub(crate) fn keys(description: &::adapters::Description) -> Vec<&'static str> {
     let own = description.fields.iter().filter(|field| !field.generated).map(|field| field.name);
     COMMON.into_iter().chain(own).collect()
+}
+
+/// Where a pull store's page is, for those who may know.
+pub(crate) fn pull_url(app: &App, store: &Store, pull: &dyn Pull) -> Option<String> {
+    Some(page_url(app, &caller_may_see(true, app, store)?, pull.page_name()))
+}
+
+fn page_url(app: &App, secret: &str, page: &str) -> String {
+    app.public(&format!("pull/{secret}/{page}"))
 }
 
 fn caller_may_see(editor: bool, app: &App, store: &Store) -> Option<String> {
@@ -630,7 +639,7 @@ mod tests {
         let throttled = export::Phase::Throttled { reason: "HTTP 429".into(), next_attempt: 7 };
         assert_eq!(
             told(json!(throttled), 2),
-            "the store asks us to slow down: HTTP 429; 2 windows wait, oldest first; the next attempt is at 7"
+            "the store is busy or asks us to wait: HTTP 429; 2 windows wait, oldest first; the next attempt is at 7"
         );
         let down = export::Phase::Retrying { reason: "refused".into(), next_attempt: 7 };
         assert!(told(json!(down), 1).starts_with("the store is down or fails: refused; 1 window waits"));

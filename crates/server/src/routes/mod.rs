@@ -8,7 +8,6 @@ mod backtrace;
 mod configuration;
 mod explain;
 mod health;
-mod home;
 mod login;
 pub(crate) mod metric_sets;
 pub(crate) mod metric_stores;
@@ -20,6 +19,7 @@ mod query;
 mod submit;
 mod tokens;
 mod users;
+mod web;
 mod wire;
 
 use crate::app::App;
@@ -62,6 +62,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metric-stores/{store}/ledger", get(metric_stores::ledger))
         .route("/metric-stores/{store}/backfill", get(backfill::show).post(backfill::start).delete(backfill::cancel))
         .route("/metric-stores/{store}/preview", get(wire::preview))
+        .route("/metric-stores/{store}/snippets", get(wire::snippets))
         .route("/metric-stores/{store}/test", post(wire::test))
         .route("/metric-stores/{store}/send-now", post(metric_stores::send_now))
         .route("/metric-stores/{store}/pause", post(metric_stores::pause))
@@ -90,7 +91,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         })
         .layer(DefaultBodyLimit::max(API_BODY_BYTES));
     Router::new()
-        .route("/", get(home::page))
+        .route("/", get(web::page))
+        .route("/login", get(web::page))
+        .route("/system", get(web::page))
+        .route("/account", get(web::page))
+        .route("/p/{*page}", get(web::page))
+        .route("/assets/{*file}", get(web::asset))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))

@@ -62,6 +62,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
         super::tokens::create,
         super::tokens::revoke,
         super::wire::preview,
+        super::wire::snippets,
         super::wire::test,
         super::wire::test_unsaved,
         super::users::list,

@@ -32,7 +32,10 @@ pub(crate) async fn page(
     let served = match Adapter::parse(&newest.settings.adapter, &store.fields(newest)) {
         Ok(adapter) => match adapter.as_pull().filter(|pull| pull.page_name() == name) {
             Some(pull) => serve(&app, store, pull, peer, &method, &headers).await,
-            None => return unknown(),
+            None => match adapter.as_pull().and_then(|pull| discovery(&app, store, pull, &secret, &name, &headers)) {
+                Some(document) => return document,
+                None => return unknown(),
+            },
         },
         Err(problems) => {
             tracing::error!(store = store.name, ?problems, "the settings of this store cannot be read any more");
@@ -45,6 +48,22 @@ pub(crate) async fn page(
     })
 }
 
+/// The document that says where the page is, for a reader who may read the page.
+fn discovery(app: &App, store: &Store, pull: &dyn Pull, secret: &str, name: &str, headers: &HeaderMap) -> Option<Response> {
+    let url = app.public(&format!("pull/{secret}/{}", pull.page_name()));
+    let (known, document) = pull.discovery(&url, store.newest().settings.period, &store.name)?;
+    if known != name {
+        return None;
+    }
+    let in_order = pull.authorises(text(headers, header::AUTHORIZATION.as_str()));
+    Some(if in_order { axum::Json(document).into_response() } else { locked(pull) })
+}
+
+fn locked(pull: &dyn Pull) -> Response {
+    let challenge = [(header::WWW_AUTHENTICATE, pull.challenge())];
+    (StatusCode::UNAUTHORIZED, challenge, "the user name, password or token is wrong\n").into_response()
+}
+
 async fn serve(
     app: &Arc<App>,
     store: &Store,
@@ -55,8 +74,7 @@ async fn serve(
 ) -> Result<Response, Refusal> {
     let newest = store.newest();
     if !pull.authorises(text(headers, header::AUTHORIZATION.as_str())) {
-        let challenge = [(header::WWW_AUTHENTICATE, pull.challenge())];
-        return Ok((StatusCode::UNAUTHORIZED, challenge, "the user name, password or token is wrong\n").into_response());
+        return Ok(locked(pull));
     }
     if !newest.settings.enabled {
         return Ok((StatusCode::SERVICE_UNAVAILABLE, "this store is disabled\n").into_response());

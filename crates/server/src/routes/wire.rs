@@ -8,7 +8,7 @@ use crate::ask::ask;
 use crate::auth::Caller;
 use crate::forecast;
 use crate::reply::Refusal;
-use ::adapters::{Accept, Adapter, Outgoing, Reply, Verdict};
+use ::adapters::{About, Accept, Adapter, Outgoing, Reply, Snippet, Verdict};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -125,8 +125,15 @@ pub(crate) async fn draft(
     draft: Draft,
     metric: Option<Metric>,
 ) -> Result<Json_, Refusal> {
-    let settings = &draft.store.newest().settings;
-    let adapter = Adapter::parse(&settings.adapter, &draft.store.fields(draft.store.newest()))?;
+    let revision = draft.store.newest();
+    let adapter = Adapter::parse(&revision.settings.adapter, &draft.store.fields(revision))?;
+    let mut shown = shown(&adapter, draft_page(app, caller, project, draft.store, metric).await?);
+    shown["warnings"] = json!(draft.warnings);
+    Ok(shown)
+}
+
+async fn draft_page(app: &Arc<App>, caller: &Caller, project: Project, store: Store, metric: Option<Metric>) -> Result<Page, Refusal> {
+    let settings = &store.newest().settings;
     let window = forecast::last_window(settings.period, app.reports.now()).ok_or_else(not_sealed)?;
     let metrics: Vec<Metric> = match metric {
         Some(metric) => vec![metric],
@@ -135,15 +142,34 @@ pub(crate) async fn draft(
             of_project.filter(|metric| settings.sets.contains(&metric.set)).cloned().collect()
         }
     };
-    let (shared, store) = (app.clone(), draft.store);
+    let shared = app.clone();
     let page = ask(&app.queries, move |_| shared.export.draft(&project, &store, &metrics.iter().collect::<Vec<_>>(), window));
-    let page = page.await?.map_err(|error| match error {
+    page.await?.map_err(|error| match error {
         DraftError::Metric { .. } => Refusal::invalid("metric.query", error.to_string()),
         DraftError::Catalog(_) | DraftError::Unreadable(_) => Refusal::internal(&error),
-    })?;
-    let mut shown = shown(&adapter, page);
-    shown["warnings"] = json!(draft.warnings);
-    Ok(shown)
+    })
+}
+
+/// Texts to paste on the store's side, about its own series: configuration, queries, a panel, checks, an alert for when nothing comes.
+/// Those who may edit the store see a pull store's address and credentials in them; a push store's secrets are never there.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/metric-stores/{store}/snippets", params(("project" = String, Path), ("store" = String, Path)), responses((status = 200, body = serde_json::Value)))]
+pub(crate) async fn snippets(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+) -> Result<Json<Vec<Snippet>>, Refusal> {
+    let project = caller.project(&path.0, Scope::Query)?.clone();
+    let store = metric_stores::find(&caller, &path, Scope::Query)?;
+    let revision = store.newest();
+    let adapter = Adapter::parse(&revision.settings.adapter, &store.fields(revision))?;
+    let reveal = caller.needs(Scope::Edit).is_ok();
+    let url = adapter.as_pull().filter(|_| reveal).and_then(|pull| metric_stores::pull_url(&app, &store, pull));
+    let (shared, of) = (app.clone(), store.clone());
+    let page = match app.catalog(move |_, _| shared.export.sealed_page(&of, None)).await? {
+        Some(page) => page,
+        None => draft_page(&app, &caller, project, store.clone(), None).await?,
+    };
+    Ok(Json(adapter.snippets(&About { store: &store.name, page: &page, url: url.as_deref(), reveal })))
 }
 
 /// A page or a batch in the store's own bytes.

@@ -2,8 +2,11 @@
 
 use crate::crashmeter::{Crashmeter, Project};
 use crate::expected::{self, AGGREGATES, Counted, Points};
+use crate::receivers::capture::Capture;
 use crate::receivers::graphite::Graphite;
 use crate::receivers::influx::{self, Access, Influx};
+use crate::receivers::prometheus::{Job, Prometheus, scrape_config};
+use crate::receivers::relay::CarbonRelay;
 use crate::receivers::victoria::Victoria;
 use crate::receivers::{Series, VISIBLE, now_s};
 use crate::sdk::{Client, Kind, Report, Sdk};
@@ -34,6 +37,8 @@ struct Target {
     settings: Value,
     /// Gives the series of one metric and aggregate by group, as this store spells the group.
     read: Box<Reader>,
+    /// Asks the store, in its own words, for the errors of the windows from one second to another.
+    total: Box<Total>,
     /// How this store spells a value.
     spell: fn(&str) -> String,
     /// By what share of a value it may be off.
@@ -41,6 +46,7 @@ struct Target {
 }
 
 type Reader = dyn Fn(&str, &str) -> Points;
+type Total = dyn Fn(u64, u64) -> Option<f64>;
 
 /// VictoriaMetrics keeps about twelve significant digits; the others keep every bit.
 const VICTORIA_TOLERANCE: f64 = 1e-11;
@@ -52,10 +58,25 @@ fn what_sdks_submit_is_what_every_push_store_holds() {
     project.metric("errors", "all", json!({"query": {"fold": expected::fold()}}));
     project.metric("errors", "by-version", json!({"query": {"group": ["game.version"], "fold": expected::fold()}}));
     let (graphite, victoria) = (Graphite::shared(), Victoria::shared());
+    let relay = CarbonRelay::start(graphite.line_port());
     let (open, guarded) = (Influx::shared(), Arc::new(Influx::start(Access::Users)));
+    let prometheus = Arc::new(Prometheus::start(&scrape_config(&[])));
+    let scraped = project.store("scraped", json!({"adapter": "prometheus", "period": 1, "sets": ["errors"], "prefix": "scraped"}));
+    let url = scraped["url"].as_str().expect("editors see the address");
+    prometheus.reload(&scrape_config(&[Job { name: "crashes", url, extra: "" }]));
+    wait::until("it scrapes", VISIBLE, || match prometheus.samples("scraped_ProjectX_health_up").first() {
+        Some(_) => Ok(()),
+        None => Err("nothing yet".into()),
+    });
     let targets = [
-        tagged_graphite(&graphite),
+        tagged_graphite("graphite-tagged", graphite.line_port(), &graphite),
+        tagged_graphite("graphite-relayed", relay.line_port(), &graphite),
         path_graphite(&graphite),
+        remote_write_prometheus(&prometheus),
+        remote_write_victoria(&victoria),
+        datadog_victoria(&victoria),
+        circonus(Capture::circonus()),
+        grafana(Capture::grafana()),
         influxdb("influx-open", &open, json!({})),
         influxdb("influx-users", &guarded, json!({"username": influx::USER, "password": influx::PASSWORD})),
         victoria_v2(&victoria),
@@ -86,7 +107,20 @@ fn what_sdks_submit_is_what_every_push_store_holds() {
             }
         }
         project.assert_all_delivered(target.name, last);
+        // One number, whoever is asked.
+        let total = wait::until(&format!("{}: all errors", target.name), VISIBLE, || {
+            (target.total)(first, last)
+                .filter(|total| *total == counted.len() as f64)
+                .ok_or_else(|| format!("{:?}", (target.total)(first, last)))
+        });
+        assert_eq!(total, counted.len() as f64, "{}", target.name);
     }
+    let increase = "sum(max_over_time(scraped_ProjectX_errors_by_version_tx_unique_total[1h]) \
+                    - min_over_time(scraped_ProjectX_errors_by_version_tx_unique_total[1h]))";
+    wait::until("the scraped counter has risen by all errors", VISIBLE, || match prometheus.number(increase, now_s() as f64) {
+        Some(total) if total == counted.len() as f64 => Ok(()),
+        other => Err(format!("{other:?} of {}", counted.len())),
+    });
 }
 
 /// Lets every SDK send for some seconds, all of them at the same time, from the start of `first_s` on.
@@ -175,18 +209,37 @@ fn as_sent(value: &str) -> String {
     value.to_owned()
 }
 
-fn tagged_graphite(graphite: &Arc<Graphite>) -> Target {
-    let (port, graphite) = (graphite.line_port(), graphite.clone());
+/// What PromQL adds up over the windows from one second to another: a range that has each of their samples and no other.
+fn promql_sum(name: &str, first_s: u64, last_s: u64) -> (String, f64) {
+    let range_ms = (last_s - first_s) * 1_000 + 750;
+    (format!("sum(sum_over_time({{__name__=\"{name}\"}}[{range_ms}ms]))"), last_s as f64 + 0.5)
+}
+
+fn last_value(series: &[Series]) -> Option<f64> {
+    Some(series.first()?.samples.last()?.1)
+}
+
+fn sum_of(series: &[Series], first_s: u64, last_s: u64) -> Option<f64> {
+    let within = series.iter().flat_map(|one| &one.samples).filter(|(at, _)| (first_s * 1_000..=last_s * 1_000).contains(at));
+    Some(within.map(|(_, value)| value).sum())
+}
+
+fn tagged_graphite(name: &'static str, port: u16, graphite: &Arc<Graphite>) -> Target {
+    let (graphite, asked) = (graphite.clone(), graphite.clone());
     let read = move |metric: &str, aggregate: &str| {
-        let target = format!("seriesByTag('name=tagged.ProjectX.errors.{metric}.{aggregate}')");
+        let target = format!("seriesByTag('name={name}.ProjectX.errors.{metric}.{aggregate}')");
         by_label(graphite.render(&target, now_s() - 600, now_s()), "game.version")
     };
-    let settings = json!({"adapter": "graphite", "period": 1, "sets": ["errors"], "prefix": "tagged", "host": "127.0.0.1", "port": port});
-    Target { name: "graphite-tagged", settings, read: Box::new(read), spell: as_sent, tolerance: 0.0 }
+    let total = move |first_s, last_s: u64| {
+        let target = format!("integral(sumSeries(seriesByTag('name={name}.ProjectX.errors.by-version.tx_unique')))");
+        last_value(&asked.render(&target, first_s, last_s + 1))
+    };
+    let settings = json!({"adapter": "graphite", "period": 1, "sets": ["errors"], "prefix": name, "host": "127.0.0.1", "port": port});
+    Target { name, settings, read: Box::new(read), total: Box::new(total), spell: as_sent, tolerance: 0.0 }
 }
 
 fn path_graphite(graphite: &Arc<Graphite>) -> Target {
-    let (port, graphite) = (graphite.line_port(), graphite.clone());
+    let (port, graphite, asked) = (graphite.line_port(), graphite.clone(), graphite.clone());
     let read = move |metric: &str, aggregate: &str| {
         let root = format!("path.ProjectX.errors.{metric}");
         let target = if metric == "all" { format!("{root}.{aggregate}") } else { format!("{root}.game_version.*.{aggregate}") };
@@ -195,36 +248,111 @@ fn path_graphite(graphite: &Arc<Graphite>) -> Target {
         // An ungrouped series has its aggregate where the others have their value.
         series.into_iter().map(|one| (if metric == "all" { String::new() } else { node(&one) }, one.samples)).collect()
     };
+    let total = move |first_s, last_s: u64| {
+        last_value(&asked.render("integral(sumSeries(path.ProjectX.errors.by-version.*.*.tx_unique))", first_s, last_s + 1))
+    };
     let settings = json!({"adapter": "graphite", "period": 1, "sets": ["errors"], "prefix": "path", "host": "127.0.0.1", "port": port, "layout": "path"});
-    Target { name: "graphite-path", settings, read: Box::new(read), spell: |value| value.replace('.', "_"), tolerance: 0.0 }
+    let spell = |value: &str| value.replace('.', "_");
+    Target { name: "graphite-path", settings, read: Box::new(read), total: Box::new(total), spell, tolerance: 0.0 }
 }
 
 fn influxdb(name: &'static str, influx: &Arc<Influx>, credentials: Value) -> Target {
     influx.create_database("crashes");
     let mut settings = json!({"adapter": "influxdb", "period": 1, "sets": ["errors"], "url": influx.url(), "db": "crashes"});
     settings.as_object_mut().expect("an object").extend(credentials.as_object().expect("an object").clone());
-    let influx = influx.clone();
+    let (influx, asked) = (influx.clone(), influx.clone());
     let read = move |metric: &str, aggregate: &str| {
         by_label(influx.read("crashes", &format!("crashmeter.ProjectX.errors.{metric}"), aggregate), "game.version")
     };
-    Target { name, settings, read: Box::new(read), spell: as_sent, tolerance: 0.0 }
+    let total = move |first_s, last_s| {
+        let from = "\"crashmeter.ProjectX.errors.by-version\"";
+        asked.number("crashes", &format!("SELECT sum(\"tx_unique\") FROM {from} WHERE time >= {first_s}s AND time <= {last_s}s"))
+    };
+    Target { name, settings, read: Box::new(read), total: Box::new(total), spell: as_sent, tolerance: 0.0 }
+}
+
+/// What VictoriaMetrics holds under a name made of metric and aggregate.
+fn in_victoria(
+    name: &'static str,
+    victoria: &Arc<Victoria>,
+    settings: Value,
+    label: &'static str,
+    series_name: impl Fn(&str, &str) -> String + Copy + 'static,
+) -> Target {
+    let (victoria, asked) = (victoria.clone(), victoria.clone());
+    let read = move |metric: &str, aggregate: &str| {
+        by_label(victoria.export(&format!("{{__name__=\"{}\"}}", series_name(metric, aggregate))), label)
+    };
+    let total = move |first_s, last_s| {
+        let (query, at_s) = promql_sum(&series_name("by-version", "tx_unique"), first_s, last_s);
+        asked.number(&query, at_s)
+    };
+    Target { name, settings, read: Box::new(read), total: Box::new(total), spell: as_sent, tolerance: VICTORIA_TOLERANCE }
 }
 
 fn victoria_v2(victoria: &Arc<Victoria>) -> Target {
     let settings = json!({"adapter": "influxdb", "period": 1, "sets": ["errors"], "prefix": "v2", "url": victoria.url(), "org": "any", "bucket": "any", "token": "any"});
-    let victoria = victoria.clone();
-    let read = move |metric: &str, aggregate: &str| {
-        by_label(victoria.export(&format!("{{__name__=\"v2.ProjectX.errors.{metric}_{aggregate}\"}}")), "game.version")
-    };
-    Target { name: "victoria-v2", settings, read: Box::new(read), spell: as_sent, tolerance: VICTORIA_TOLERANCE }
+    in_victoria("victoria-v2", victoria, settings, "game.version", |metric, aggregate| format!("v2.ProjectX.errors.{metric}_{aggregate}"))
 }
 
 fn victoria_lines(victoria: &Arc<Victoria>) -> Target {
     let port = victoria.graphite_port();
     let settings = json!({"adapter": "graphite", "period": 1, "sets": ["errors"], "prefix": "lines", "host": "127.0.0.1", "port": port});
-    let victoria = victoria.clone();
-    let read = move |metric: &str, aggregate: &str| {
-        by_label(victoria.export(&format!("{{__name__=\"lines.ProjectX.errors.{metric}.{aggregate}\"}}")), "game.version")
+    in_victoria("victoria-lines", victoria, settings, "game.version", |metric, aggregate| {
+        format!("lines.ProjectX.errors.{metric}.{aggregate}")
+    })
+}
+
+fn datadog_victoria(victoria: &Arc<Victoria>) -> Target {
+    let url = format!("{}/datadog", victoria.url());
+    let settings = json!({"adapter": "datadog", "period": 1, "sets": ["errors"], "prefix": "dd", "url": url, "version": "v1", "api_key": "0".repeat(32)});
+    in_victoria("datadog-v1", victoria, settings, "game.version", |metric, aggregate| {
+        format!("dd.ProjectX.errors.{}.{aggregate}", metric.replace('-', "_"))
+    })
+}
+
+fn remote_written(metric: &str, aggregate: &str) -> String {
+    format!("remote_ProjectX_errors_{}_{aggregate}_window", metric.replace('-', "_"))
+}
+
+fn remote_write(url: String) -> Value {
+    json!({"adapter": "remote_write", "period": 1, "sets": ["errors"], "prefix": "remote", "url": url})
+}
+
+fn remote_write_victoria(victoria: &Arc<Victoria>) -> Target {
+    let settings = remote_write(format!("{}/api/v1/write", victoria.url()));
+    in_victoria("remote-write-victoria", victoria, settings, "game_version", remote_written)
+}
+
+fn remote_write_prometheus(prometheus: &Arc<Prometheus>) -> Target {
+    let settings = remote_write(prometheus.write_url());
+    let (prometheus, asked) = (prometheus.clone(), prometheus.clone());
+    let read = move |metric: &str, aggregate: &str| by_label(prometheus.samples(&remote_written(metric, aggregate)), "game_version");
+    let total = move |first_s, last_s| {
+        let (query, at_s) = promql_sum(&remote_written("by-version", "tx_unique"), first_s, last_s);
+        asked.number(&query, at_s)
     };
-    Target { name: "victoria-lines", settings, read: Box::new(read), spell: as_sent, tolerance: VICTORIA_TOLERANCE }
+    Target { name: "remote-write-prometheus", settings, read: Box::new(read), total: Box::new(total), spell: as_sent, tolerance: 0.0 }
+}
+
+/// The broker cannot be had: an endpoint keeps what it is sent and answers as the broker does.
+fn circonus(capture: Capture) -> Target {
+    let settings = json!({"adapter": "circonus_push", "period": 1, "sets": ["errors"], "url": capture.url("/module/httptrap/id/secret")});
+    let capture = Arc::new(capture);
+    let asked = capture.clone();
+    let name = |metric: &str, aggregate: &str| format!("crashmeter`ProjectX`errors`{metric}`{aggregate}");
+    let read = move |metric: &str, aggregate: &str| by_label(capture.circonus_series(&name(metric, aggregate)), "game.version");
+    let total = move |first_s, last_s| sum_of(&asked.circonus_series(&name("by-version", "tx_unique")), first_s, last_s);
+    Target { name: "circonus", settings, read: Box::new(read), total: Box::new(total), spell: as_sent, tolerance: 0.0 }
+}
+
+/// Nor can Grafana's gateway.
+fn grafana(capture: Capture) -> Target {
+    let settings = json!({"adapter": "grafana", "period": 1, "sets": ["errors"], "url": capture.url("/metrics"), "api_key": "any"});
+    let capture = Arc::new(capture);
+    let asked = capture.clone();
+    let name = |metric: &str, aggregate: &str| format!("crashmeter.ProjectX.errors.{metric}.{aggregate}");
+    let read = move |metric: &str, aggregate: &str| by_label(capture.grafana_series(&name(metric, aggregate)), "game.version");
+    let total = move |first_s, last_s| sum_of(&asked.grafana_series(&name("by-version", "tx_unique")), first_s, last_s);
+    Target { name: "grafana", settings, read: Box::new(read), total: Box::new(total), spell: as_sent, tolerance: 0.0 }
 }

@@ -23,3 +23,4 @@ mod sdk;
 mod tidy;
 mod users;
 mod wait;
+mod wire;

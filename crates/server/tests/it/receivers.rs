@@ -2,11 +2,14 @@
 //!
 //! Nothing here knows Crashmeter. Each receiver has a test that writes to it by hand and reads back.
 
+pub(crate) mod capture;
+pub(crate) mod collectd;
 pub(crate) mod graphite;
 pub(crate) mod influx;
 pub(crate) mod parsers;
 pub(crate) mod prometheus;
 pub(crate) mod pushgateway;
+pub(crate) mod relay;
 pub(crate) mod victoria;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 use crate::crashmeter::{Crashmeter, Project};
 use crate::expected::{self, AGGREGATES, Counted};
 use crate::http;
+use crate::receivers::collectd::Collectd;
 use crate::receivers::prometheus::{Job, Prometheus, scrape_config};
 use crate::receivers::pushgateway::Pushgateway;
 use crate::receivers::{Series, VISIBLE, now_s, parsers};
@@ -174,4 +175,74 @@ fn strict_parsers_take_our_own_figures() {
     parsers::promtool(&page).unwrap_or_else(|reason| panic!("promtool: {reason}\n{page}"));
     Pushgateway::start().push("own", &page).unwrap_or_else(|reason| panic!("pushgateway: {reason}\n{page}"));
     assert_eq!(sample(&page, "crashmeter_submissions_total{outcome=\"refused\"}"), Some(1.0));
+}
+
+#[test]
+fn prometheus_finds_a_page_by_discovery_and_shows_its_password() {
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    let body = json!({"adapter": "prometheus", "period": 1, "sets": [], "username": "scraper", "password": "s3cret #1"});
+    let store = project.store("scraped", body);
+    let url = store["url"].as_str().expect("editors see the address");
+    let discovery = url.replace("/metrics", "/http-sd.json");
+    let login = "basic_auth: {username: scraper, password: 's3cret #1'}";
+    let config = |login: &str| {
+        format!(
+            "scrape_configs:\n- job_name: found\n  {login}\n  http_sd_configs:\n  - url: '{discovery}'\n    refresh_interval: 1s\n    {login}\n"
+        )
+    };
+    let prometheus = Prometheus::start(&config(login));
+    // Its global interval is a minute: that of the document, a second, is what it goes by.
+    let series = wait::until("two windows were scraped", VISIBLE, || match prometheus.samples(WINDOW_END).first() {
+        Some(series) if series.samples.len() >= 2 => Ok(series.clone()),
+        other => Err(format!("{other:?} {:?}", prometheus.scrape_error("found"))),
+    });
+    assert_eq!(series.labels["crashmeter_store"], "scraped");
+    let between = series.samples[1].0 - series.samples[0].0;
+    assert!(between < 10_000, "{between} ms from scrape to scrape");
+    // With a wrong password neither the document nor the page is given.
+    let stranger =
+        Prometheus::start(&scrape_config(&[Job { name: "wrong", url, extra: "  basic_auth: {username: scraper, password: no}\n" }]));
+    let error = wait::until("the page was tried", VISIBLE, || stranger.scrape_error("wrong").ok_or("not yet".into()));
+    assert!(error.contains("401"), "{error}");
+    http::get(&discovery).expect("an answer").expect(401);
+}
+
+#[test]
+fn collectd_reads_a_circonus_page_with_its_password_and_every_reading_is_a_window() {
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    project.metric("errors", "all", json!({"query": {"fold": {"_tx": [["unique"]]}}}));
+    let store = project.store("circonus", json!({"adapter": "circonus_pull", "period": 1, "sets": ["errors"]}));
+    let text = |field: &str| store[field].as_str().expect("made by the server").to_owned();
+    let keys = [
+        ("errors", "crashmeter`game`errors`all`tx_unique/_value"),
+        ("end", "crashmeter`game`health`window_end_timestamp_seconds|ST[store:circonus]/_value"),
+        ("up", "crashmeter`game`health`up|ST[store:circonus]/_value"),
+    ];
+    let collectd = Collectd::start(&text("url"), &text("username"), &text("password"), &keys);
+    let mut by_second: BTreeMap<u64, f64> = BTreeMap::new();
+    wait::until("ten windows were read, some with reports", VISIBLE, || {
+        let rxid =
+            project.submit(&json!({"attributes": {"a": 1}})).expect("a reply").expect(200).json()["_rxid"].as_str().map(str::to_owned);
+        let kept = project.report(&rxid.expect("a receipt"));
+        *by_second.entry(kept["attributes"]["timestamp.received"].as_u64().expect("stamped")).or_default() += 1.0;
+        let read = collectd.read();
+        let counted = read.get("end").map_or(0, Vec::len);
+        if counted >= 10 { Ok(()) } else { Err(format!("{read:?} {}", collectd.log())) }
+    });
+    let read = collectd.read();
+    let ends: BTreeMap<u64, f64> = read["end"].iter().copied().collect();
+    let known = *by_second.keys().next_back().expect("reports were sent");
+    let mut checked = 0;
+    for (at, value) in &read["errors"] {
+        let Some(end) = ends.get(at) else { continue };
+        let second = *end as u64 - 1;
+        if second < known {
+            assert_eq!(*value, by_second.get(&second).copied().unwrap_or(0.0), "the window of second {second}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 5, "{checked} readings: {read:?}");
+    assert!(read["up"].iter().all(|(_, value)| *value == 1.0), "{read:?}");
 }

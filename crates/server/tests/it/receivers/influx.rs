@@ -106,6 +106,11 @@ bind-address = \"127.0.0.1:{backup_port}\"
             .collect()
     }
 
+    /// The one number that a statement answers with; nothing when there is none.
+    pub(crate) fn number(&self, database: &str, statement: &str) -> Option<f64> {
+        self.query(database, statement)["results"][0]["series"][0]["values"][0][1].as_f64()
+    }
+
     /// Writes lines by hand, with this user and password where given.
     pub(crate) fn write(&self, database: &str, lines: &str, user: Option<(&str, &str)>) -> Reply {
         let url = http::with_query(&format!("{}/write", self.url()), &[("db", database), ("precision", "s")]);

@@ -11,6 +11,25 @@ pub(crate) fn promtool(page: &str) -> Result<(), String> {
     judge(command, page)
 }
 
+/// `promtool check config` on a whole configuration.
+pub(crate) fn promtool_config(text: &str) -> Result<(), String> {
+    promtool_file(&["check", "config"], text)
+}
+
+/// `promtool check rules` on a file of rules.
+pub(crate) fn promtool_rules(text: &str) -> Result<(), String> {
+    promtool_file(&["check", "rules"], text)
+}
+
+fn promtool_file(arguments: &[&str], text: &str) -> Result<(), String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("given.yml");
+    std::fs::write(&file, text).expect("a written file");
+    let mut command = program("/usr/bin/promtool");
+    command.args(arguments).arg(&file);
+    judge(command, "")
+}
+
 /// The OpenMetrics 1.0 parser; the error is its reason.
 pub(crate) fn open_metrics(page: &str) -> Result<(), String> {
     let mut command = program(repository("tests/sdk/.venv/bin/python"));
@@ -39,6 +58,10 @@ fn both_judges_take_a_good_page_and_refuse_a_bad_one() {
     promtool(page).expect("a good page");
     assert!(promtool("rig_value 1\n").expect_err("no help text").contains("rig_value"));
     assert!(promtool("rig_value{app=\"a\"").is_err());
+    promtool_config("scrape_configs:\n  - job_name: a\n").expect("a good configuration");
+    assert!(promtool_config("scrape_configs:\n  - job: a\n").is_err());
+    promtool_rules("groups:\n  - name: a\n    rules:\n      - alert: B\n        expr: up == 0\n").expect("good rules");
+    assert!(promtool_rules("groups:\n  - name: a\n    rules:\n      - alert: B\n        expr: up =\n").is_err());
     open_metrics(&format!("{page}# EOF\n")).expect("a good page");
     assert!(open_metrics(page).expect_err("no end mark").contains("EOF"));
     assert!(open_metrics("# TYPE rig counter\nrig_total -1\n# EOF\n").is_err(), "a counter is never negative");

@@ -25,7 +25,7 @@ impl Prometheus {
             .arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg("--web.enable-lifecycle");
+            .args(["--web.enable-lifecycle", "--web.enable-remote-write-receiver"]);
         let mut process = Process::start("prometheus", command, folder.path());
         process.wait_until_ready(|| http::get(&format!("{}/-/ready", loopback(port))).is_ok_and(|reply| reply.status == 200));
         Prometheus { _process: process, port, folder }
@@ -52,6 +52,16 @@ impl Prometheus {
         answer["result"].as_array().expect("a matrix").iter().map(series).collect()
     }
 
+    /// Where it takes remote write.
+    pub(crate) fn write_url(&self) -> String {
+        format!("{}/api/v1/write", loopback(self.port))
+    }
+
+    /// The one number that a query answers with at a time; nothing when there is none.
+    pub(crate) fn number(&self, query: &str, at_s: f64) -> Option<f64> {
+        number(&self.api("query", &[("query", query), ("time", &at_s.to_string())]))
+    }
+
     /// Why the last scrape of a job failed: empty when it did not, nothing before the first.
     pub(crate) fn scrape_error(&self, job: &str) -> Option<String> {
         let answer = self.api("targets", &[]);
@@ -64,6 +74,13 @@ impl Prometheus {
         let url = http::with_query(&format!("{}/api/v1/{path}", loopback(self.port)), pairs);
         http::get(&url).expect("Prometheus answers").expect(200).json()["data"].clone()
     }
+}
+
+/// The value of an answer with one series.
+pub(crate) fn number(answer: &Value) -> Option<f64> {
+    let series = answer["result"].as_array().expect("a vector");
+    assert!(series.len() < 2, "one number was asked for: {answer}");
+    series.first()?["value"][1].as_str()?.parse().ok()
 }
 
 /// One job of a configuration: where to scrape, every second.

@@ -1,5 +1,6 @@
 //! VictoriaMetrics: takes InfluxDB's v1 and v2 paths and Graphite lines, and gives back exactly what it has.
 
+use super::prometheus::number;
 use super::{Series, Shared, text_map};
 use crate::http;
 use crate::process::{Process, free_port, loopback, program};
@@ -44,6 +45,12 @@ impl Victoria {
     /// The port for Graphite's lines of plain text.
     pub(crate) fn graphite_port(&self) -> u16 {
         self.graphite_port
+    }
+
+    /// The one number that a query answers with at a time; nothing when there is none.
+    pub(crate) fn number(&self, query: &str, at_s: f64) -> Option<f64> {
+        let url = http::with_query(&format!("{}/api/v1/query", self.url()), &[("query", query), ("time", &at_s.to_string())]);
+        number(&http::get(&url).expect("VictoriaMetrics answers").expect(200).json()["data"])
     }
 
     /// Every stored sample of the series that match, such as `{__name__=~"crash.*"}`; a sample written twice is there twice.
