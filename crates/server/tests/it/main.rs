@@ -15,6 +15,7 @@ mod explore;
 mod http;
 mod kill;
 mod outage;
+mod page;
 mod process;
 mod receivers;
 mod relay;
