@@ -5,6 +5,7 @@ use crate::process::{Process, free_port, loopback, program};
 use crate::wait;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -50,6 +51,11 @@ impl Crashmeter {
     /// Asks its own API as its administrator.
     pub(crate) fn ask(&self, method: &str, path: &str, body: Value) -> Reply {
         call(&self.url(), &self.authorization(), method, path, body)
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Its administrator's `Authorization` header.

@@ -14,6 +14,7 @@ mod expected;
 mod explore;
 mod http;
 mod kill;
+mod ledger;
 mod outage;
 mod page;
 mod process;

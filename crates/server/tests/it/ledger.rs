@@ -1,0 +1,186 @@
+//! The ledger as people meet it: the audit over the API and the command line, a point traced to its reports, a span filled later.
+
+use crate::crashmeter::{Crashmeter, Project, number_in};
+use crate::http::with_query;
+use crate::process::{free_port, program};
+use crate::receivers::graphite::Graphite;
+use crate::receivers::{VISIBLE, now_s};
+use crate::wait;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// Runs the command line against a server; its exit code and output.
+fn crashmeter(server: &Crashmeter, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = program(env!("CARGO_BIN_EXE_crashmeter"));
+    command.arg(arguments[0]).arg("--url").arg(server.url()).arg("--data").arg(server.data());
+    let output = command.args(&arguments[1..]).output().expect("it runs");
+    (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8") + &String::from_utf8_lossy(&output.stderr))
+}
+
+/// Submits reports of a kind and gives the number and the second of each.
+fn submit(project: &Project, from: u64, kinds: &[&str]) -> Vec<(u64, u64)> {
+    let reports = kinds.iter().zip(from..).map(|(kind, n)| {
+        let report = json!({"uuid": format!("{n:032x}"), "timestamp": now_s(), "attributes": {"kind": kind}});
+        let reply = project.submit(&report).expect("the server answers").expect(200).json();
+        let rxid = reply["_rxid"].as_str().expect("a receipt").to_owned();
+        let second = project.report(&rxid)["attributes"]["timestamp.received"].as_u64().expect("every report is stamped");
+        (number_in(&rxid), second)
+    });
+    reports.collect()
+}
+
+fn explain(project: &Project, pairs: &[(&str, &str)]) -> crate::http::Reply {
+    project.ask("GET", &with_query("http://x/metric-sets/all/metrics/by/explain", pairs)["http://x/".len()..], Value::Null)
+}
+
+fn accounts(audit: &Value) -> &Value {
+    assert_eq!((&audit["balances"], &audit["imbalances"]), (&json!(true), &json!(0)), "{audit}");
+    &audit["projects"][0]
+}
+
+#[test]
+fn the_audit_names_what_became_of_everything_and_a_point_its_reports() {
+    let graphite = Graphite::shared();
+    let mut server = Crashmeter::start();
+    let project = server.project("ledger");
+    let by_kind = json!({"query": {"group": ["kind"], "fold": {"_tx": [["count"]]}}, "series_budget": 1});
+    project.metric("all", "by", by_kind);
+    let push = json!({"adapter": "graphite", "period": 1, "sets": ["all"], "host": "127.0.0.1", "port": graphite.line_port()});
+    let first = project.store("carbon", push)["first_window_start"].as_u64().expect("the first window");
+    project.store("prom", json!({"adapter": "prometheus", "period": 1, "sets": ["all"]}));
+    wait::until_second(first + 1);
+    // A group of two and two of one: the budget is one, so two are folded, and all of one second to be one window's.
+    let mut sent = Vec::new();
+    let second = loop {
+        let more = submit(&project, sent.len() as u64 + 1, &["crash", "crash", "hang", "oom"]);
+        let seconds: Vec<u64> = more.iter().map(|(_, second)| *second).collect();
+        sent.extend(more.clone());
+        if seconds.iter().all(|second| *second == seconds[0]) {
+            sent = more;
+            break seconds[0];
+        }
+        // A report slipped into the next window; the next try begins with a second of its own.
+        wait::until_second(now_s() + 2);
+    };
+    project.settle("carbon", second);
+
+    let whole = server.ask("GET", "/api/v1/audit", Value::Null).expect(200).json();
+    let of_one = project.ask("GET", "audit", Value::Null).expect(200).json();
+    for audit in [&whole, &of_one] {
+        let grid = &accounts(audit)["grids"][0];
+        assert_eq!(
+            (&grid["period"], &grid["matched"]),
+            (&json!(1), &json!(grid["own"].as_u64().unwrap() + grid["folded"].as_u64().unwrap()))
+        );
+        assert!(grid["matched"].as_u64() >= Some(4) && grid["folded"].as_u64() >= Some(2), "{grid}");
+        let came = &audit["intake"]["ledger"];
+        assert_eq!(came["submissions"], came["accepted"], "{came}");
+    }
+    let outcomes = project.ask("GET", &format!("metric-sets/all/metrics/by/ledger?from={second}&to={}", second + 1), Value::Null);
+    let outcomes = outcomes.expect(200).json();
+    let expected = json!({"sealed": 1, "failed": 0, "gaps": 0, "matched": 4, "own": 2, "folded": 2});
+    assert_eq!(outcomes["sum"], expected, "{outcomes}");
+
+    // The point of the group with a seat, and that of all others.
+    let window = second.to_string();
+    let crash = explain(&project, &[("window", &window), ("kind", "crash")]).expect(200).json();
+    let numbers = |at: &[usize]| at.iter().map(|at| sent[*at].0).collect::<Vec<_>>();
+    assert_eq!((&crash["tx"], &crash["reproduced"]), (&json!(numbers(&[0, 1])), &json!(true)), "{crash}");
+    assert_eq!(crash["values"][0]["sealed"], 2.0);
+    let other = explain(&project, &[("window", &window), ("other", "true"), ("store", "carbon")]).expect(200).json();
+    assert_eq!((&other["tx"], &other["reproduced"]), (&json!(numbers(&[2, 3])), &json!(true)), "{other}");
+    let page = explain(&project, &[("window", &window), ("other", "true"), ("limit", "1")]).expect(200).json();
+    assert_eq!((&page["tx"], &page["next_after"]), (&json!(numbers(&[2])), &json!(sent[2].0)), "{page}");
+    for (pairs, status, field) in [
+        (vec![("window", window.as_str())], 422, "kind"),
+        (vec![("window", &window), ("kind", "none such")], 404, ""),
+        (vec![("window", &window), ("kind", "crash"), ("colour", "red")], 422, "colour"),
+        (vec![("window", "x"), ("kind", "crash")], 422, "window"),
+        (vec![("window", "4102444800"), ("kind", "crash")], 409, "window"),
+    ] {
+        let refused = explain(&project, &pairs).expect(status).json();
+        assert_eq!(refused["field"].as_str().unwrap_or_default(), field, "{refused}");
+    }
+
+    // The command line says the same.
+    let (code, text) = crashmeter(&server, &["audit"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.ends_with("everything balances\n") && text.contains("carbon: ") && text.contains("prom: "), "{text}");
+    let explained =
+        crashmeter(&server, &["explain", "ledger", "all", "by", "--window", &window, "--label", "kind=crash", "--store", "carbon"]);
+    assert_eq!(explained.0, Some(0), "{}", explained.1);
+    assert!(explained.1.contains(&format!("reports: {} {}", sent[0].0, sent[1].0)), "{}", explained.1);
+
+    // Of a folder in use, of one at rest, and of one in which a point went missing.
+    let offline = |server: &Crashmeter| crashmeter(server, &["audit", "--offline"]);
+    assert_eq!(offline(&server).0, Some(0));
+    server.kill();
+    assert_eq!(offline(&server).0, Some(0));
+    lose_a_window(&server.data());
+    let (code, text) = offline(&server);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("DOES NOT BALANCE: project ledger"), "{text}");
+}
+
+/// What no code of ours does: a window vanishes.
+fn lose_a_window(data: &Path) {
+    let database = rusqlite::Connection::open(data.join("catalog.sqlite")).expect("a database");
+    let gone = database.execute("DELETE FROM sealed_window WHERE start = (SELECT max(start) FROM sealed_window)", []).expect("deleted");
+    assert_eq!(gone, 1);
+}
+
+#[test]
+fn a_new_store_is_filled_from_stored_reports_without_touching_live_windows() {
+    let graphite = Graphite::shared();
+    let server = Crashmeter::start();
+    let project = server.project("filled");
+    let begun = now_s();
+    let mut expected: BTreeMap<u64, f64> = BTreeMap::new();
+    for n in 0..5 {
+        wait::until_second(begun + 1 + n);
+        for (_, second) in submit(&project, n * 10 + 1, &vec!["crash"; n as usize + 1]) {
+            *expected.entry(second).or_default() += 1.0;
+        }
+    }
+    // Only now a metric and a store are made.
+    project.metric("all", "by", json!({"query": {"fold": {"_tx": [["unique"]]}}}));
+    let push = json!({"adapter": "graphite", "period": 1, "sets": ["all"], "host": "127.0.0.1", "port": graphite.line_port()});
+    let first = project.store("carbon", push)["first_window_start"].as_u64().expect("the first window");
+    let (from, to) = (begun.to_string(), (first + 5).to_string());
+    wait::until_second(first + 1);
+    let (code, text) = crashmeter(&server, &["backfill", "filled", "carbon", "--from", &from, "--to", &to]);
+    assert_eq!(code, Some(0), "{text}");
+    let again = project.ask("POST", "metric-stores/carbon/backfill", json!({"from": begun, "to": first})).json();
+    wait::until("the span is filled and sent", Duration::from_secs(60), || {
+        let told = project.ask("GET", "metric-stores/carbon/backfill", Value::Null).json();
+        let done = told.as_array().is_some_and(|all| all.iter().all(|one| one["outcome"].is_string() && one["open_points"] == 0));
+        if done { Ok(()) } else { Err(format!("{told} {again}")) }
+    });
+    project.settle("carbon", first + 5);
+    let wanted: Vec<(u64, f64)> = expected.iter().map(|(second, count)| (second * 1_000, *count)).collect();
+    wait::until("the filled windows are in Graphite", VISIBLE, || {
+        let series = graphite.render("crashmeter.filled.all.by.tx_unique", begun, first + 6);
+        let samples = series.first().map(|series| series.samples.clone()).unwrap_or_default();
+        let counted: Vec<(u64, f64)> = samples.into_iter().filter(|(_, value)| *value > 0.0).collect();
+        if counted == wanted { Ok(()) } else { Err(format!("{counted:?} instead of {wanted:?}")) }
+    });
+    let audit = project.ask("GET", "audit", Value::Null).expect(200).json();
+    accounts(&audit);
+    let (code, text) = crashmeter(&server, &["backfill", "filled", "carbon"]);
+    assert!(code == Some(0) && text.contains(": done, "), "{text}");
+
+    // What cannot be filled says why.
+    project.store("prom", json!({"adapter": "prometheus", "period": 1, "sets": ["all"]}));
+    project.store("nowhere", json!({"adapter": "graphite", "period": 1, "sets": [], "host": "127.0.0.1", "port": free_port()}));
+    for (store, body, field) in [
+        ("prom", json!({"from": begun, "to": first}), "store"),
+        ("carbon", json!({"from": first, "to": begun}), "from"),
+        ("carbon", json!({"from": 1, "to": first}), "from"),
+        ("nowhere", json!({"from": begun, "to": first, "sets": ["all"]}), "sets"),
+    ] {
+        let refused = project.ask("POST", &format!("metric-stores/{store}/backfill"), body).expect(422).json();
+        assert_eq!(refused["field"], field, "{refused}");
+    }
+}
