@@ -1,11 +1,12 @@
 // The real program on a free loopback port with a folder of its own, set up through its API as users set it up.
-import { test as base, type Page } from '@playwright/test';
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo, createServer as createSocket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { test as base, type Page } from '@playwright/test';
 
 const PROGRAM = process.env.CRASHMETER ?? '../target/debug/crashmeter';
 const STARTED_MS = 20_000;
@@ -121,7 +122,12 @@ export async function populate(url: string, count = 120) {
 }
 
 /** An endpoint that stands for a store: answers as it is told, keeps what it got. */
-export async function endpoint(): Promise<{ url: string; bodies: string[]; answer: { status: number; body: string }; close: () => void }> {
+export async function endpoint(): Promise<{
+  url: string;
+  bodies: string[];
+  answer: { status: number; body: string };
+  close: () => void;
+}> {
   const bodies: string[] = [];
   const answer = { status: 204, body: '' };
   const http = createServer((request, reply) => {

@@ -30,7 +30,6 @@ export function useResource<T>(
   const latest = useRef(load);
   latest.current = load;
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: a new key or round is a new question
   useEffect(() => {
     if (!on) return;
     const abort = new AbortController();

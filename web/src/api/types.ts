@@ -74,7 +74,11 @@ export type StoreStatus = {
   last_read: { at: number; reader: string } | null;
   attempts: Attempt[];
   over_budget: unknown[];
+  will_expire: { detail: string } | null;
+  gaps: { from: number; to: number; detail: string }[];
+  backfill: Backfill | null;
 };
+export type Backfill = { from: number; to: number; next: number; outcome: string | null; open_points: number };
 export type Snippet = { title: string; language: string; text: string };
 export type WireRequest = { request: string; headers?: string[]; points: number; bytes: number; body: string; cut: boolean };
 export type Wire = {

@@ -33,7 +33,6 @@ export function Explore({ project, search }: { project: string; search: string }
     setLimit(ROWS);
     go(paths.explore(project, writeQuery({ ...query, ...edit })));
   };
-  // biome-ignore lint/correctness/useExhaustiveDependencies: "now" is renewed by running again
   const frame = useMemo(() => bounds(query.span, Math.ceil(Date.now() / 1000)), [query.span, run, search]);
   const step = stepOf(frame.from, frame.to);
   const descending = query.sort.startsWith('-');

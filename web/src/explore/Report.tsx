@@ -57,7 +57,6 @@ function Content({ project, tx, narrow }: { project: string; tx: string; narrow?
           <h2>Call stack</h2>
           <ol class="frames mono">
             {stack.map((frame, at) => (
-              // biome-ignore lint/suspicious/noArrayIndexKey: frames repeat and never move
               <li key={at}>{frame}</li>
             ))}
           </ol>

@@ -1,14 +1,16 @@
 // What a query answered: groups as a table with their course, or reports as a list.
+
+import { useState } from 'preact/hooks';
+import type { Answer, Attribute, ReportsAnswer } from '../api/types';
 import { useApp } from '../app/context';
 import { paths } from '../app/routes';
-import type { Answer, Attribute, ReportsAnswer } from '../api/types';
 import { label, shown } from '../model/format';
 import { aggregateName, type ExploreQuery, inFoldOrder, writeQuery } from '../model/query';
 import { clock, type Zone } from '../model/time';
 import { Spark } from '../ui/Chart';
 import { Combobox } from '../ui/Combobox';
+import { Scroll } from '../ui/parts';
 import { attributeOptions } from './Builder';
-import { useState } from 'preact/hooks';
 
 type Change = (edit: Partial<ExploreQuery>) => void;
 type Narrow = (attribute: string, value: string | null, exclude: boolean) => void;
@@ -43,8 +45,7 @@ export function Table({ project, query, answer, colors, lines, narrow, change, l
     return paths.explore(project, writeQuery({ ...query, filters: [...query.filters, ...filters], view: 'list' }));
   };
   return (
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
-    <div class="panel scroll" tabIndex={0} role="region" aria-label="Groups">
+    <Scroll label="Groups" panel>
       <table>
         <thead>
           <tr>
@@ -140,7 +141,7 @@ export function Table({ project, query, answer, colors, lines, narrow, change, l
           </tfoot>
         )}
       </table>
-    </div>
+    </Scroll>
   );
 }
 
@@ -177,8 +178,7 @@ export function List({ project, query, answer, attributes, zone, open, narrow, c
     );
   };
   return (
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
-    <div class="panel scroll" tabIndex={0} role="region" aria-label={`Reports that ${me.user ?? me.name} may see`}>
+    <Scroll label={`Reports that ${me.user ?? me.name} may see`} panel>
       <table>
         <thead>
           <tr>
@@ -239,6 +239,6 @@ export function List({ project, query, answer, attributes, zone, open, narrow, c
           ))}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }

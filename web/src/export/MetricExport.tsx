@@ -6,7 +6,7 @@ import type { Adapter, Metric, MetricSet, Store, StoreStatus } from '../api/type
 import { may, useApp, useNow } from '../app/context';
 import { paths } from '../app/routes';
 import { describe, fromBody, writeQuery } from '../model/query';
-import { Dialog, Empty, ErrorBox, Loading } from '../ui/parts';
+import { Dialog, Empty, ErrorBox, Loading, Scroll } from '../ui/parts';
 import { Status, Ticks } from './status';
 
 /** Milliseconds from look to look. */
@@ -83,8 +83,7 @@ export function MetricExport({ project }: { project: string }) {
             {stores.data.length === 0 ? (
               <p class="soft">None yet. The sets below go nowhere until a store has them.</p>
             ) : (
-              // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
-              <div class="scroll" tabIndex={0} role="region" aria-label="Metric stores">
+              <Scroll label="Metric stores">
                 <table>
                   <thead>
                     <tr>
@@ -138,7 +137,7 @@ export function MetricExport({ project }: { project: string }) {
                     })}
                   </tbody>
                 </table>
-              </div>
+              </Scroll>
             )}
           </section>
 
@@ -148,7 +147,7 @@ export function MetricExport({ project }: { project: string }) {
                 <h2>{set.name}</h2>
                 <span class="soft">{set.stores.length === 0 ? 'goes to no store' : `goes to ${set.stores.join(', ')}`}</span>
               </div>
-              <div class="scroll">
+              <Scroll label={`Metrics of ${set.name}`}>
                 <table>
                   <thead>
                     <tr>
@@ -193,7 +192,7 @@ export function MetricExport({ project }: { project: string }) {
                   </tbody>
                 </table>
                 {set.metrics.length === 0 && <p class="soft">No metric is in it.</p>}
-              </div>
+              </Scroll>
             </section>
           ))}
         </>

@@ -7,7 +7,7 @@ import { may, useApp, useNow } from '../app/context';
 import { go, paths } from '../app/routes';
 import { bytes, shown } from '../model/format';
 import { clock } from '../model/time';
-import { Code, Copy, Dialog, Empty, ErrorBox, Loading } from '../ui/parts';
+import { Code, Copy, Dialog, Empty, ErrorBox, Loading, Scroll } from '../ui/parts';
 import { EVERY_MS } from './MetricExport';
 import { StoreForm } from './StoreForm';
 import { good, Status, Ticks } from './status';
@@ -105,8 +105,14 @@ export function StorePage({ project, name, search }: { project: string; name: st
           rotated={store.reload}
         />
       )}
-      {tab === 'output' && <Output path={path} window={status.data?.newest_sealed_window ?? null} />}
-      {tab === 'attempts' && status.data && <Attempts status={status.data} push={push} />}
+      {tab === 'output' && (
+        <Output
+          path={path}
+          newest={status.data?.newest_sealed_window ?? null}
+          chosen={new URLSearchParams(search).get('window')}
+        />
+      )}
+      {tab === 'attempts' && status.data && <Attempts status={status.data} push={push} project={project} name={name} />}
       {tab === 'configure' &&
         (editor ? <Configure project={project} adapter={adapter} store={store.data} /> : <p>This needs the role editor.</p>)}
       {deleting && (
@@ -148,6 +154,7 @@ function Overview({ project, store, push, status, now, editor, rotated }: Overvi
   const snippets = useResource<Snippet[]>(`snippets ${store.revision} ${store.url ?? ''}`, (signal) =>
     get(of(project, 'metric-stores', store.name, 'snippets'), signal),
   );
+  const { zone } = useApp();
   const [revealed, setRevealed] = useState(false);
   return (
     <>
@@ -155,6 +162,18 @@ function Overview({ project, store, push, status, now, editor, rotated }: Overvi
         <section class="panel">
           <h2>Status</h2>
           {status ? <Status status={status} now={now} /> : <Loading />}
+          {status?.will_expire && <div class="notice bad">{status.will_expire.detail}</div>}
+          {status?.backfill && !status.backfill.outcome && (
+            <div class="notice">
+              Filling from stored reports: {clock(status.backfill.next, zone)} of {clock(status.backfill.from, zone)} –{' '}
+              {clock(status.backfill.to, zone)}.
+            </div>
+          )}
+          {status?.gaps.map((gap) => (
+            <div class="notice" key={gap.from}>
+              Gap from {clock(gap.from, zone)} to {clock(gap.to, zone)}: the server took no reports, and a 0 would be a lie.
+            </div>
+          ))}
           {status && push && (
             <p>
               <Ticks attempts={status.attempts} />
@@ -230,8 +249,10 @@ function Overview({ project, store, push, status, now, editor, rotated }: Overvi
   );
 }
 
-function Output({ path, window }: { path: string; window: number | null }) {
-  const wire = useResource<Wire>(`wire ${window}`, (signal) => get(`${path}/preview`, signal));
+/** The bytes of a window: of the one chosen, or of the newest, as they come. */
+function Output({ path, newest, chosen }: { path: string; newest: number | null; chosen: string | null }) {
+  const asked = chosen === null ? '' : `?window=${encodeURIComponent(chosen)}`;
+  const wire = useResource<Wire>(`wire ${chosen ?? newest}`, (signal) => get(`${path}/preview${asked}`, signal));
   if (wire.error?.status === 409) {
     return (
       <Empty title="Nothing yet">
@@ -249,7 +270,9 @@ function Output({ path, window }: { path: string; window: number | null }) {
   );
 }
 
-function Attempts({ status, push }: { status: StoreStatus; push: boolean }) {
+type AttemptsProps = { status: StoreStatus; push: boolean; project: string; name: string };
+
+function Attempts({ status, push, project, name }: AttemptsProps) {
   const { zone } = useApp();
   const [failed, setFailed] = useState(false);
   if (!push) return <p class="soft">This store reads us: there is nothing to attempt.</p>;
@@ -263,8 +286,7 @@ function Attempts({ status, push }: { status: StoreStatus; push: boolean }) {
       {attempts.length === 0 ? (
         <p class="soft">None.</p>
       ) : (
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
-        <div class="scroll" tabIndex={0} role="region" aria-label="Attempts">
+        <Scroll label="Attempts">
           <table>
             <thead>
               <tr>
@@ -279,10 +301,13 @@ function Attempts({ status, push }: { status: StoreStatus; push: boolean }) {
             </thead>
             <tbody>
               {attempts.map((one, at) => (
-                // biome-ignore lint/suspicious/noArrayIndexKey: attempts have no number of their own
                 <tr key={at}>
                   <td class="nowrap">{clock(one.at, zone)}</td>
-                  <td class="nowrap">{clock(one.window_start, zone, false)}</td>
+                  <td class="nowrap">
+                    <a href={`${paths.store(project, name, 'output')}&window=${one.window_start}`} title="What was sent">
+                      {clock(one.window_start, zone, false)}
+                    </a>
+                  </td>
                   <td class={good(one) ? 'good' : 'bad'}>
                     {good(one) ? '● ' : '▲ '}
                     {one.outcome}
@@ -295,7 +320,7 @@ function Attempts({ status, push }: { status: StoreStatus; push: boolean }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
     </section>
   );

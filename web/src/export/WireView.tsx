@@ -3,7 +3,7 @@ import type { Wire } from '../api/types';
 import { useApp } from '../app/context';
 import { bytes, shown } from '../model/format';
 import { clock } from '../model/time';
-import { Code } from '../ui/parts';
+import { Code, Scroll } from '../ui/parts';
 
 export function WireView({ wire }: { wire: Wire }) {
   const { zone } = useApp();
@@ -16,7 +16,6 @@ export function WireView({ wire }: { wire: Wire }) {
       </p>
       {wire.requests?.map((request, at) => (
         <Code
-          // biome-ignore lint/suspicious/noArrayIndexKey: requests of one window keep their order
           key={at}
           title={request.request}
           label={`body of ${request.request}`}
@@ -35,7 +34,7 @@ export function WireView({ wire }: { wire: Wire }) {
       {wire.notes.length > 0 && (
         <details>
           <summary>{shown(wire.notes.length)} names or values are spelt differently here</summary>
-          <div class="scroll">
+          <Scroll label="Names spelt differently">
             <table>
               <thead>
                 <tr>
@@ -52,7 +51,7 @@ export function WireView({ wire }: { wire: Wire }) {
                 ))}
               </tbody>
             </table>
-          </div>
+          </Scroll>
         </details>
       )}
     </div>

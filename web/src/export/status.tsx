@@ -26,6 +26,8 @@ export function told(status: StoreStatus, now: number): Told {
           };
     case 'retrying':
       return { glyph: '▲', word: 'Failing', tone: 'bad', reason: `${reason}${next}` };
+    case 'throttled':
+      return { glyph: '◐', word: 'Throttled', tone: 'warn', reason: `${reason}${next}` };
     case 'needs-attention':
       return { glyph: '▲', word: 'Needs attention', tone: 'bad', reason: `${reason}${next}` };
     case 'paused':
@@ -77,7 +79,6 @@ export function Ticks({ attempts }: { attempts: Attempt[] }) {
   return (
     <span class="ticks" role="img" aria-label={`${last.length - failed} of the last ${last.length} attempts went well`}>
       {last.map((one, at) => (
-        // biome-ignore lint/suspicious/noArrayIndexKey: a row of ticks
         <i key={at} class={good(one) ? '' : one.outcome === 'partial' ? 'part' : 'bad'} title={`${one.outcome}: ${one.text}`} />
       ))}
     </span>

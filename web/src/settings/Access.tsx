@@ -5,7 +5,7 @@ import { useResource } from '../api/resource';
 import type { components } from '../api/schema';
 import { may, useApp } from '../app/context';
 import { clock } from '../model/time';
-import { Copy, ErrorBox, Loading } from '../ui/parts';
+import { Copy, ErrorBox, Loading, Scroll } from '../ui/parts';
 
 type Token = components['schemas']['ListedToken'];
 type User = components['schemas']['ShownUser'];
@@ -48,8 +48,7 @@ function Tokens({ project }: { project: string }) {
   return (
     <section class="panel stack">
       <h2>Tokens</h2>
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard */}
-      <div class="scroll" tabIndex={0} role="region" aria-label="Tokens">
+      <Scroll label="Tokens">
         <table>
           <thead>
             <tr>
@@ -86,7 +85,7 @@ function Tokens({ project }: { project: string }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
       {made && (
         <div class="notice good" role="status">
           A token that may {made.scope}: <code>{made.token}</code> <Copy text={made.token} />{' '}
@@ -143,7 +142,7 @@ function Users() {
   return (
     <section class="panel stack">
       <h2>Users</h2>
-      <div class="scroll">
+      <Scroll label="Users">
         <table>
           <thead>
             <tr>
@@ -200,7 +199,7 @@ function Users() {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
       {error && <ErrorBox error={error} />}
       <form
         class="row"

@@ -2,12 +2,12 @@
 import { useState } from 'preact/hooks';
 import { type ApiError, ask, get, of } from '../api/client';
 import { useResource } from '../api/resource';
-import type { Attribute } from '../api/types';
 import type { components } from '../api/schema';
+import type { Attribute } from '../api/types';
 import { may, useApp } from '../app/context';
 import { shown } from '../model/format';
 import { kindOf } from '../model/query';
-import { Dialog, Empty, ErrorBox, Loading } from '../ui/parts';
+import { Dialog, Empty, ErrorBox, Loading, Scroll } from '../ui/parts';
 
 type Setting = components['schemas']['ShownSetting'];
 
@@ -40,8 +40,7 @@ export function Attributes({ project }: { project: string }) {
       {attributes.data.length === 0 ? (
         <Empty title="No report has come yet" />
       ) : (
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
-        <div class="panel scroll" tabIndex={0} role="region" aria-label="Attributes">
+        <Scroll label="Attributes" panel>
           <table>
             <thead>
               <tr>
@@ -84,7 +83,7 @@ export function Attributes({ project }: { project: string }) {
               })}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
       {editing !== undefined && (
         <Edit

@@ -7,7 +7,7 @@ import { paths } from '../app/routes';
 import { EVERY_MS } from '../export/MetricExport';
 import { Status } from '../export/status';
 import { shown } from '../model/format';
-import { ErrorBox, Loading } from '../ui/parts';
+import { ErrorBox, Loading, Scroll } from '../ui/parts';
 
 type Row = { project: string; store: Store; status: StoreStatus };
 
@@ -86,8 +86,7 @@ export function System() {
         {!rows.data ? (
           <Loading />
         ) : (
-          // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
-          <div class="scroll" tabIndex={0} role="region" aria-label="Balances">
+          <Scroll label="Balances">
             <table>
               <thead>
                 <tr>
@@ -127,7 +126,7 @@ export function System() {
               </tbody>
             </table>
             {rows.data.length === 0 && <p class="soft">There is no store yet.</p>}
-          </div>
+          </Scroll>
         )}
       </section>
     </main>

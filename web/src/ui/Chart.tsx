@@ -41,7 +41,13 @@ export function Chart({ starts, lines, zone, dark, zoom, summary }: Props) {
           ...(zone === 'UTC' ? { tzDate: (time: number) => Plot.tzDate(new Date(time * 1000), 'UTC') } : {}),
           scales: { y: { range: (_plot: uPlot, _min: number, max: number) => [0, max > 0 ? max * 1.08 : 1] } },
           axes: [
-            { stroke: soft, grid, ticks: grid, size: 44, values: (_plot: uPlot, times: number[], _axis: number, _space: number, step: number) => ticks(times, step, zone) },
+            {
+              stroke: soft,
+              grid,
+              ticks: grid,
+              size: 44,
+              values: (_plot: uPlot, times: number[], _axis: number, _space: number, step: number) => ticks(times, step, zone),
+            },
             { stroke: soft, grid, ticks: grid, size: 54, values: (_plot: uPlot, ticks: number[]) => ticks.map(short) },
           ],
           series: [

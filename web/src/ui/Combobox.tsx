@@ -60,7 +60,6 @@ export function Combobox({ label, placeholder, load, pick, free, autoFocus, init
     else if (free) take(text);
     else if (fresh === undefined) setWaiting(true);
   };
-  // biome-ignore lint/correctness/useExhaustiveDependencies: only the arrival of the awaited list commits
   useEffect(() => {
     if (waiting && fresh) {
       setWaiting(false);
@@ -111,11 +110,10 @@ export function Combobox({ label, placeholder, load, pick, free, autoFocus, init
         }}
         onKeyDown={key}
       />
-      {/* biome-ignore lint/a11y/useFocusableInteractive: the box keeps the focus, by the combobox pattern */}
-      <ul role="listbox" id={id} aria-label={label} hidden={!open || !fresh || fresh.length === 0}>
+      <div role="listbox" class="options" id={id} aria-label={label} hidden={!open || !fresh || fresh.length === 0}>
         {fresh?.map((option, place) => (
-          // biome-ignore lint/a11y/useFocusableInteractive: as above
-          <li
+          // biome-ignore lint/a11y/useFocusableInteractive: the box keeps the focus, by the combobox pattern
+          <div
             role="option"
             key={option.value}
             id={`${id}-${place}`}
@@ -127,9 +125,9 @@ export function Combobox({ label, placeholder, load, pick, free, autoFocus, init
           >
             <span>{option.value === '' ? '(empty)' : option.value}</span>
             {option.note && <span class="soft">{option.note}</span>}
-          </li>
+          </div>
         ))}
-      </ul>
+      </div>
     </span>
   );
 }

@@ -65,11 +65,20 @@ export function Code({ text, title, label }: { text: string; title?: string; lab
         <figcaption>{title && <strong>{title}</strong>}</figcaption>
         <Copy text={text} />
       </div>
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard */}
-      <pre class="code" tabIndex={0} aria-label={label ?? title ?? 'text'}>
-        {text}
-      </pre>
+      <Scroll label={label ?? title ?? 'text'}>
+        <pre class="code">{text}</pre>
+      </Scroll>
     </figure>
+  );
+}
+
+/** What is too wide for a small screen: it scrolls by itself, also by keyboard. */
+export function Scroll({ label, panel, children }: { label: string; panel?: boolean; children: ComponentChildren }) {
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard (WCAG 2.1.1)
+    <section class={panel ? 'panel scroll' : 'scroll'} tabIndex={0} aria-label={label}>
+      {children}
+    </section>
   );
 }
 
@@ -123,7 +132,7 @@ export function Later({ children }: { children: ComponentChildren }) {
     const timer = setTimeout(() => setOn(true), 200);
     return () => clearTimeout(timer);
   }, []);
-  return on ? <>{children}</> : null;
+  return on ? children : null;
 }
 
 export const Loading = () => (
