@@ -11,9 +11,9 @@ STAGES ?= warm,cold,metrics,path
 CARGO_DENY_VERSION := 0.20.2
 
 NPM ?= npm
-WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f 2>/dev/null)
+WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f -not -name '*.test.ts' 2>/dev/null)
 
-.PHONY: help demo web test test-tools check bench
+.PHONY: help demo web test test-web test-tools check bench
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,14 +33,21 @@ web/dist/.done: web/node_modules/.done $(WEB_SOURCES)
 
 test: web test-tools ## install what the tests need and run them all
 	$(CARGO) test --locked --workspace --no-fail-fast
+	$(MAKE) test-web
+
+# The program that the tests above were built with, in a real browser.
+test-web:
+	$(NPM) run --prefix web --silent test
+	CRASHMETER=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/crashmeter $(NPM) run --prefix web --silent e2e
 
 test-tools: ## install real metric stores and SDKs for the tests
 	scripts/install-test-tools
 
-check: $(TOOLS)/bin/cargo-deny ## format, lints, licences and sources of dependencies, then the tests
+check: $(TOOLS)/bin/cargo-deny web ## format, lints, licences and sources of dependencies, then the tests
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
+	$(NPM) run --prefix web --silent check
 	$(MAKE) test
 
 bench: ## measure beside DuckDB, chDB, Polars and DataFusion, and write docs/benchmarks.md (ROWS=1000000: smaller, only printed)

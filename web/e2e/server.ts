@@ -113,7 +113,7 @@ export async function populate(url: string, count = 120) {
     await submit(url, {
       application: 'shooter',
       'application.version': ['2.4.0', '2.4.1', '2.5.0'][at % 3],
-      'error.type': types[(at * at) % 4],
+      'error.type': types[(at * 7) % 4],
       'error.message': `cause ${at % 7}`,
       guid: `player-${at % 23}`,
       'process.age': at * 3,
@@ -174,4 +174,4 @@ export const test = base.extend<{ server: Server; quiet: string[] }>({
   ],
 });
 
-export { expect } from '@playwright/test';
+export { expect, type Page } from '@playwright/test';

@@ -1,8 +1,9 @@
-//! Replies that say no: `problem+json` for our own API, the Backtrace error body for submissions. Neither ever holds a secret.
+//! Replies that say no: `problem+json` for our own API, the Backtrace error body for submissions. Neither ever holds a secret. And the
+//! header that makes a reply a file to save.
 
 use crate::ask::Unanswered;
 use axum::Json;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalog::CatalogError;
 use model::Problem;
@@ -133,4 +134,44 @@ impl IntoResponse for Refusal {
 /// A refused submission. SDKs take any 200 for success, whatever its body, so this is never one (backtrace-api 1.7).
 pub(crate) fn refused_submission(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({"error": {"code": status.as_u16(), "message": message}}))).into_response()
+}
+
+/// Names a file to save. A client's own name for it may hold anything: what a header cannot hold plainly is replaced there, and
+/// given as it is in the encoded form (RFC 6266).
+pub(crate) fn disposition(name: &str) -> HeaderValue {
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '%' | ';') || c == ' ' { c } else { '_' })
+        .collect();
+    let encoded: String = name
+        .bytes()
+        .map(
+            |byte| {
+                if byte.is_ascii_alphanumeric() || b"-._".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+            },
+        )
+        .collect();
+    let text = match plain == name {
+        true => format!("attachment; filename=\"{plain}\""),
+        false => format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"),
+    };
+    HeaderValue::from_str(&text).expect("nothing but plain characters")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_cannot_break_out_of_its_header() {
+        for (name, expected) in [
+            ("log.txt", "attachment; filename=\"log.txt\""),
+            ("a b-c_1.dmp", "attachment; filename=\"a b-c_1.dmp\""),
+            ("x\"; a=\"b", "attachment; filename=\"x__ a=_b\"; filename*=UTF-8''x%22%3B%20a%3D%22b"),
+            ("a\r\nSet-Cookie: b", "attachment; filename=\"a__Set-Cookie: b\"; filename*=UTF-8''a%0D%0ASet-Cookie%3A%20b"),
+            ("../ä", "attachment; filename=\".._\u{5f}\"; filename*=UTF-8''..%2F%C3%A4"),
+        ] {
+            assert_eq!(disposition(name), expected, "{name:?}");
+        }
+    }
 }

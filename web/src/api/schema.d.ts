@@ -38,6 +38,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Checks every identity of the ledger over the whole history of every project; the first imbalance is named in words. */
+        get: operations["of_all"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/configuration": {
         parameters: {
             query?: never;
@@ -244,6 +261,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Checks every identity of one project's ledger over its whole history. */
+        get: operations["of_project"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project}/metric-sets": {
         parameters: {
             query?: never;
@@ -299,6 +333,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/metric-sets/{set}/metrics/{metric}/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Tells which reports were counted in a point: those of the sealed window that are in the series, by number. */
+        get: operations["explain"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/metric-sets/{set}/metrics/{metric}/ledger": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What became of a metric in the windows and gaps of a span: sealed, failed or gap; matched = own + folded. */
+        get: operations["of_metric"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project}/metric-stores": {
         parameters: {
             query?: never;
@@ -330,6 +398,28 @@ export interface paths {
         post?: never;
         /** Deletes a metric store: what it was still owed is cancelled. */
         delete: operations["delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/metric-stores/{store}/backfill": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The store's backfills, newest first: how far each has come. */
+        get: operations["show"];
+        put?: never;
+        /**
+         * Begins to fill windows from before the store, or a metric of its sets, began, from stored reports: behind live windows, which are
+         *     never delayed. Points that the store was owed already are left out.
+         */
+        post: operations["start"];
+        /** Ends the store's newest backfill: what of it is not sent is cancelled; what is sealed stays sealed. */
+        delete: operations["cancel"];
         options?: never;
         head?: never;
         patch?: never;
@@ -576,6 +666,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/reports/{tx}/attachments/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One of a report's files, to be saved and never shown: it holds whatever its sender put into it. */
+        get: operations["attachment"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project}/test": {
         parameters: {
             query?: never;
@@ -776,6 +883,8 @@ export interface components {
         };
         /** @description Who logs in. */
         Credentials: {
+            /** @description Whether the token is to be a cookie instead of a part of the answer: for browsers. */
+            cookie?: boolean;
             password: string;
             user: string;
         };
@@ -868,6 +977,21 @@ export interface components {
             scope: string;
             /** @description The user, when the token is of a session. */
             user?: string | null;
+        };
+        /** @description A span to fill. */
+        NewBackfill: {
+            /**
+             * Format: int64
+             * @description First second; windows that begin before it are not filled.
+             */
+            from: number;
+            /** @description Which metric sets; by default every one that is attached to the store. */
+            sets?: string[] | null;
+            /**
+             * Format: int64
+             * @description First second after it; windows that have not closed are left to live sealing.
+             */
+            to: number;
         };
         /** @description A document to compare or apply. */
         NewConfiguration: {
@@ -1007,8 +1131,8 @@ export interface components {
             expires: number;
             /** @description `viewer`, `editor` or `admin`. */
             role: string;
-            /** @description Its token, 64 hex digits, to be sent as `Authorization: Bearer`. It is not shown again. */
-            token: string;
+            /** @description Its token, 64 hex digits, to be sent as `Authorization: Bearer`. It is not shown again. Missing where it became a cookie. */
+            token?: string | null;
             user: string;
         };
         /** @description What groups are sorted by. */
@@ -1380,6 +1504,25 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    of_all: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
                 };
             };
         };
@@ -1787,6 +1930,27 @@ export interface operations {
             };
         };
     };
+    of_project: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+        };
+    };
     list: {
         parameters: {
             query?: never;
@@ -1960,6 +2124,89 @@ export interface operations {
             };
         };
     };
+    explain: {
+        parameters: {
+            query: {
+                /** @description first second of the window */
+                window: number;
+                /** @description seconds of the window; by default that of the store */
+                period?: string;
+                /** @description a store whose period and label names are meant */
+                store?: string;
+                /** @description the series of all groups beyond the budget */
+                other?: boolean;
+                /** @description an attribute that the reports lack; may be repeated */
+                missing?: string;
+                /** @description list reports after this number */
+                after?: number;
+                /** @description most reports listed, to 1,000; by default 100 */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                project: string;
+                set: string;
+                metric: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    of_metric: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+                set: string;
+                metric: string;
+                /** @description Seconds of a window; by default the period of the first store that the metric's set is attached to. */
+                period: string | null;
+                /** @description First second; by default one day before the end. */
+                from: number | null;
+                /** @description First second after it; by default now. */
+                to: number | null;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+        };
+    };
     list: {
         parameters: {
             query?: never;
@@ -2049,6 +2296,90 @@ export interface operations {
         };
     };
     delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+                store: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    show: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+                store: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown[];
+                };
+            };
+        };
+    };
+    start: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+                store: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewBackfill"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel: {
         parameters: {
             query?: never;
             header?: never;
@@ -2406,6 +2737,38 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Value"];
+                };
+            };
+        };
+    };
+    attachment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+                /** @description `_tx`, decimal */
+                tx: number;
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };

@@ -10,6 +10,7 @@ import { aggregateName, type ExploreQuery, filterBody, inFoldOrder, queryBody, r
 import { bounds, FRAMES, stepOf } from '../model/time';
 import { Chart, type ChartLine } from '../ui/Chart';
 import { Code, Dialog, Empty, ErrorBox, Loading, Progress } from '../ui/parts';
+import { save } from '../ui/save';
 import { Builder } from './Builder';
 import { ExportDialog } from './ExportDialog';
 import { ReportDrawer } from './Report';
@@ -105,13 +106,7 @@ export function Explore({ project, search }: { project: string; search: string }
   };
   const first = inFoldOrder(query.aggregates)[0];
   const download = () => {
-    const data = table.data;
-    if (!data) return;
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(new Blob([csv(data.columns, data.rows)], { type: 'text/csv' }));
-    link.download = `${project}.csv`;
-    link.click();
-    URL.revokeObjectURL(link.href);
+    if (table.data) save(new Blob([csv(table.data.columns, table.data.rows)], { type: 'text/csv' }), `${project}.csv`);
   };
   const curl = `curl -H "Authorization: Bearer $CRASHMETER_TOKEN" -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body).replaceAll("'", "'\\''")}' \\\n  ${location.origin}/api/v1${of(project, 'query')}\n`;
 

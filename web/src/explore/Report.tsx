@@ -1,5 +1,6 @@
 // One report: its attributes, its call stack, its files. A drawer over Explore, or a page of its own.
-import { get, of } from '../api/client';
+import { useState } from 'preact/hooks';
+import { type ApiError, file as fetched, get, of } from '../api/client';
 import { useResource } from '../api/resource';
 import type { Report } from '../api/types';
 import { useApp } from '../app/context';
@@ -7,6 +8,7 @@ import { paths } from '../app/routes';
 import { bytes, shown } from '../model/format';
 import { clock } from '../model/time';
 import { Code, Copy, Dialog, ErrorBox, Loading } from '../ui/parts';
+import { save } from '../ui/save';
 
 type Narrow = (name: string, value: string) => void;
 
@@ -43,6 +45,15 @@ export function ReportPage({ project, tx }: { project: string; tx: string }) {
 function Content({ project, tx, narrow }: { project: string; tx: string; narrow?: Narrow }) {
   const { zone } = useApp();
   const report = useResource<Report>(`${project} ${tx}`, (signal) => get(of(project, 'reports', tx), signal));
+  const [refused, setRefused] = useState<ApiError>();
+  const download = async (id: string, name: string) => {
+    setRefused(undefined);
+    try {
+      save(await fetched(of(project, 'reports', tx, 'attachments', id)), name);
+    } catch (error) {
+      setRefused(error as ApiError);
+    }
+  };
   if (report.error) return <ErrorBox error={report.error} retry={report.reload} />;
   if (!report.data) return <Loading />;
   const { attributes, attachments } = report.data;
@@ -94,13 +105,17 @@ function Content({ project, tx, narrow }: { project: string; tx: string; narrow?
       </section>
       <section>
         <h2>Files</h2>
+        {refused && <ErrorBox error={refused} />}
         {attachments.length === 0 ? (
           <p class="soft">None came with it.</p>
         ) : (
           <ul>
             {attachments.map((file) => (
               <li key={file.id}>
-                {file.name} <span class="soft">{`${bytes(file.size)}, ${file.content_type}`}</span>
+                <button type="button" class="plain" onClick={() => download(String(file.id), file.name)}>
+                  {file.name}
+                </button>{' '}
+                <span class="soft">{`${bytes(file.size)}, ${file.content_type}`}</span>
               </li>
             ))}
           </ul>

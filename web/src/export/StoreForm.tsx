@@ -1,5 +1,5 @@
 // A store's form, made from the adapter's own description. The server checks; a fault stands at its field.
-import { useState } from 'preact/hooks';
+import { useId, useState } from 'preact/hooks';
 import { type ApiError, ask, get, of, post } from '../api/client';
 import { useResource } from '../api/resource';
 import type { Adapter, Field, MetricSet, Outcome, Store } from '../api/types';
@@ -212,12 +212,19 @@ type FieldProps = {
 
 function FieldInput({ field, value, isSet, fault, change }: FieldProps) {
   const text = typeof value === 'string' ? value : '';
-  const common = { required: field.required && !isSet, 'aria-invalid': fault !== undefined, placeholder: field.example };
+  const id = useId();
+  const common = {
+    id,
+    required: field.required && !isSet,
+    'aria-invalid': fault !== undefined,
+    'aria-describedby': `${id}-help`,
+    placeholder: field.example,
+  };
   const typed = (event: { currentTarget: { value: string } }) => change(event.currentTarget.value);
   let input = <input {...common} value={text} autocomplete="off" onInput={typed} />;
   if (field.kind === 'choice') {
     input = (
-      <select value={text} onChange={typed}>
+      <select {...common} value={text} onChange={typed}>
         {field.choices.map((choice) => (
           <option key={choice}>{choice}</option>
         ))}
@@ -226,7 +233,13 @@ function FieldInput({ field, value, isSet, fault, change }: FieldProps) {
   } else if (field.kind === 'bool') {
     input = (
       <span class="row">
-        <input type="checkbox" checked={value === true} onChange={(event) => change(event.currentTarget.checked)} />
+        <input
+          id={id}
+          aria-describedby={`${id}-help`}
+          type="checkbox"
+          checked={value === true}
+          onChange={(event) => change(event.currentTarget.checked)}
+        />
       </span>
     );
   } else if (SECRET.includes(field.kind)) {
@@ -246,15 +259,16 @@ function FieldInput({ field, value, isSet, fault, change }: FieldProps) {
     input = <input {...common} type="number" value={text} onInput={typed} />;
   }
   return (
-    // biome-ignore lint/a11y/noLabelWithoutControl: the control is the input above
-    <label class="field">
-      <span class="label">
+    <div class="field">
+      <label class="label" for={id}>
         {field.name}
         {field.required && <span class="soft"> (needed)</span>}
-      </span>
+      </label>
       {input}
-      <span class="help">{field.help}</span>
-      <Fault text={fault} />
-    </label>
+      <span id={`${id}-help`}>
+        <span class="help">{field.help}</span>
+        <Fault text={fault} />
+      </span>
+    </div>
   );
 }

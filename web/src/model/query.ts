@@ -71,14 +71,19 @@ export const filterName = (filter: Filter) => {
   return `${filter.attribute} ${operator?.label ?? filter.operator}${operator?.valueless ? '' : ` ${filter.value === '' ? '(empty)' : filter.value}`}`;
 };
 
+/** An attribute's name in an address, where `~` parts it from what follows. */
+const escaped = (name: string) => name.replaceAll('%', '%25').replaceAll('~', '%7E');
+const unescaped = (name: string) => name.replaceAll('%7E', '~').replaceAll('%25', '%');
+
 /** Reads an address; what it does not know is left out and told. */
 export function readQuery(search: string): { query: ExploreQuery; notices: string[] } {
   const given = new URLSearchParams(search);
   const notices: string[] = [];
   const query: ExploreQuery = { ...DEFAULT, aggregates: [] };
   query.filters = given.getAll('f').flatMap((text) => {
-    const [attribute, operator, ...rest] = text.split('~');
-    if (attribute && operator && OPERATORS[operator]) return [{ attribute, operator, value: rest.join('~') }];
+    const [name, operator, ...rest] = text.split('~');
+    const attribute = name && unescaped(name);
+    if (attribute && operator && Object.hasOwn(OPERATORS, operator)) return [{ attribute, operator, value: rest.join('~') }];
     notices.push(`The filter "${text}" of this link is not understood and was left out.`);
     return [];
   });
@@ -86,7 +91,7 @@ export function readQuery(search: string): { query: ExploreQuery; notices: strin
   query.aggregates = given.getAll('a').flatMap((text) => {
     const at = text.indexOf('~');
     const [operator, attribute] = [text.slice(0, at), text.slice(at + 1)];
-    if (at > 0 && attribute !== '' && AGGREGATES[operator]) return [{ operator, attribute }];
+    if (at > 0 && attribute !== '' && Object.hasOwn(AGGREGATES, operator)) return [{ operator, attribute }];
     notices.push(`The aggregate "${text}" of this link is not understood and was left out.`);
     return [];
   });
@@ -106,7 +111,7 @@ const same = (a: unknown, b: unknown) => JSON.stringify(a) === JSON.stringify(b)
 /** The address of a query; defaults are left out. */
 export function writeQuery(query: ExploreQuery): string {
   const search = new URLSearchParams();
-  for (const filter of query.filters) search.append('f', `${filter.attribute}~${filter.operator}~${filter.value}`);
+  for (const filter of query.filters) search.append('f', `${escaped(filter.attribute)}~${filter.operator}~${filter.value}`);
   for (const name of query.group) search.append('g', name);
   if (!same(query.aggregates, DEFAULT.aggregates))
     for (const one of query.aggregates) search.append('a', `${one.operator}~${one.attribute}`);
@@ -131,7 +136,7 @@ export function filterBody(filters: Filter[]): Conditions[] {
   let alternatives: Conditions[] = [{}];
   const add = (to: Conditions, attribute: string, condition: [string, string?]): Conditions => ({
     ...to,
-    [attribute]: [...(to[attribute] ?? []), condition],
+    [attribute]: [...(Object.hasOwn(to, attribute) ? (to[attribute] ?? []) : []), condition],
   });
   for (const { attribute, operator, value } of filters.filter((one) => one.operator !== 'equal')) {
     const condition: [string, string?] = OPERATORS[operator]?.valueless ? [operator] : [operator, value];
@@ -147,13 +152,11 @@ export function filterBody(filters: Filter[]): Conditions[] {
 }
 
 export function queryBody(query: Pick<ExploreQuery, 'filters' | 'group' | 'aggregates'>): QueryBody {
-  const fold: Record<string, [string][]> = {};
+  const fold = new Map<string, [string][]>();
   for (const { operator, attribute } of query.aggregates) {
-    const known = fold[attribute] ?? [];
-    known.push([operator]);
-    fold[attribute] = known;
+    fold.set(attribute, [...(fold.get(attribute) ?? []), [operator]]);
   }
-  return { filter: filterBody(query.filters), group: query.group, fold };
+  return { filter: filterBody(query.filters), group: query.group, fold: Object.fromEntries(fold) };
 }
 
 /** Aggregates in the order in which the server answers: by attribute, as `fold` names them. */
@@ -183,7 +186,9 @@ export function fromBody(body: QueryBody): { query: ExploreQuery; exact: boolean
     aggregates: aggregates.length > 0 ? aggregates : DEFAULT.aggregates,
   };
   const sorted = (filter: Conditions[]) => filter.map((one) => JSON.stringify(Object.entries(one).sort())).sort();
-  let exact = filters.every((one) => OPERATORS[one.operator]) && aggregates.every((one) => AGGREGATES[one.operator]);
+  let exact =
+    filters.every((one) => Object.hasOwn(OPERATORS, one.operator)) &&
+    aggregates.every((one) => Object.hasOwn(AGGREGATES, one.operator));
   try {
     exact &&= same(sorted(filterBody(filters)), sorted((body.filter ?? []) as Conditions[]));
   } catch {

@@ -1,6 +1,6 @@
 // A text box with suggestions, by the ARIA pattern. Enter waits for the list of the text that is in the box: a row of an older list is
 // never taken.
-import { useEffect, useId, useRef, useState } from 'preact/hooks';
+import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 
 export type Option = { value: string; note?: string };
 
@@ -28,7 +28,8 @@ export function Combobox({ label, placeholder, load, pick, free, autoFocus, init
   const latest = useRef(load);
   latest.current = load;
 
-  useEffect(() => {
+  // Before the next key: what is typed on, without waiting, belongs into the box.
+  useLayoutEffect(() => {
     if (autoFocus) box.current?.focus();
   }, [autoFocus]);
 

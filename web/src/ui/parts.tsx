@@ -14,7 +14,7 @@ export function ErrorBox({ error, retry }: { error: ApiError; retry?: () => void
         </div>
       )}
       <div class="row small">
-        {retry && (
+        {retry && (error.status === 0 || error.status === 429 || error.status >= 500) && (
           <button type="button" onClick={retry}>
             Try again
           </button>
@@ -51,9 +51,14 @@ export function Copy({ text, children = 'Copy' }: { text: string | (() => string
     }
   };
   return (
-    <button type="button" onClick={copy}>
-      <span role="status">{copied === undefined ? children : copied ? 'Copied' : 'Not allowed by the browser'}</span>
-    </button>
+    <>
+      <button type="button" onClick={copy}>
+        {copied === undefined ? children : copied ? 'Copied' : 'Not allowed by the browser'}
+      </button>
+      <span class="hidden" role="status">
+        {copied && 'Copied'}
+      </span>
+    </>
   );
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/attribute-settings", get(attributes::list))
         .route("/attribute-settings/{attribute}", put(attributes::put).delete(attributes::delete))
         .route("/reports/{tx}", get(projects::report))
+        .route("/reports/{tx}/attachments/{id}", get(projects::attachment))
         .route("/query", post(query::run))
         .route("/preview", post(preview::run))
         .route("/test", post(wire::test_unsaved))

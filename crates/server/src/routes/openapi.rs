@@ -55,6 +55,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
         super::projects::show,
         super::projects::attributes,
         super::projects::report,
+        super::projects::attachment,
         super::query::run,
         super::query::select,
         super::query::values,

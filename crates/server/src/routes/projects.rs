@@ -2,11 +2,12 @@
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::reply::Refusal;
+use crate::reply::{Refusal, disposition};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use catalog::Scope;
 use model::Tx;
 use serde::de::DeserializeOwned;
@@ -137,6 +138,29 @@ pub(crate) async fn attributes(
     Ok(Json(
         attributes.map(|one| ShownAttribute { name: one.name, texts: one.texts, numbers: one.numbers, booleans: one.booleans }).collect(),
     ))
+}
+
+/// One of a report's files, to be saved and never shown: it holds whatever its sender put into it.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/reports/{tx}/attachments/{id}",
+    params(("project" = String, Path), ("tx" = u64, Path, description = "`_tx`, decimal"), ("id" = String, Path)),
+    responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = crate::reply::ProblemBody)))]
+pub(crate) async fn attachment(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((project, tx, id)): Path<(String, u64, String)>,
+) -> Result<Response, Refusal> {
+    let project = caller.project(&project, Scope::Query)?;
+    let missing = || Refusal::missing(&format!("attachment {id:?} of report {tx}"));
+    let number = id.parse().map_err(|_| missing())?;
+    let reports = app.reports.clone();
+    let read = tokio::task::spawn_blocking(move || reports.attachment(project.id, Tx(tx), number));
+    let found = read.await.expect("a panic while reading stops the request").map_err(|error| Refusal::internal(&error))?;
+    let (attachment, bytes) = found.ok_or_else(missing)?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::CONTENT_DISPOSITION, disposition(&attachment.name)),
+    ];
+    Ok((headers, bytes).into_response())
 }
 
 /// One report: its attributes, its attachments, and the body as it was sent.

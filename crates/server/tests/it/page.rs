@@ -83,3 +83,32 @@ fn a_cookie_is_taken_from_our_own_page_only() {
     assert!(logout.status < 300 && logout.header("set-cookie").contains("Max-Age=0"), "{logout:?}");
     assert_eq!(me(&[ours]).status, 401);
 }
+
+/// No. 54 of the hostile inputs: the router and whoever authorises see the same path.
+#[test]
+fn tricks_with_paths_reach_neither_more_nor_less() {
+    let server = Crashmeter::start();
+    server.project("p");
+    let authorization = server.authorization();
+    let ask = |path: &str| raw(&server, &format!("GET {path} HTTP/1.1\nHost: page\nAuthorization: {authorization}\nConnection: close\n\n"));
+    let (_, listed) = ask("/api/v1/tokens");
+    assert!(listed.contains("submit"), "{listed}");
+    for path in [
+        "//api/v1/tokens",
+        "/API/v1/tokens",
+        "/api/v1/tokens;x",
+        "/api/v1/tokens.",
+        "/api/v1/tokens/",
+        "/p/p/../../api/v1/tokens",
+        "/p/p/%2e%2e/%2e%2e/api/v1/tokens",
+        "/api/v1/%74okens/..",
+        "/api\\v1\\tokens",
+        "/api/v1/projects/p%2f..%2f..%2ftokens",
+        "/api/v1/tokens%00",
+        "/assets/../../../etc/passwd",
+        "/assets/%2e%2e/%2e%2e/Cargo.toml",
+    ] {
+        let (head, body) = ask(path);
+        assert!(!body.contains("\"scope\"") && !body.contains("root:") && !body.contains("[workspace]"), "{path}: {head}\n{body}");
+    }
+}
