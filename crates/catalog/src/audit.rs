@@ -119,6 +119,9 @@ pub fn audit(folder: &Path, only: Option<ProjectId>, is_push: &dyn Fn(&str) -> b
     Ok(found)
 }
 
+/// Points by period, window start, whether it is of a backfill, and fate.
+type Reasons = BTreeMap<(u32, i64, i64, String), u64>;
+
 struct Auditor<'a> {
     connection: &'a Connection,
     snapshot: &'a Snapshot,
@@ -441,7 +444,7 @@ impl Auditor<'_> {
     }
 
     /// Points by delivery and fate, summed over their reasons.
-    fn reasons(&self, store: StoreId) -> Result<BTreeMap<(u32, i64, i64, String), u64>, CatalogError> {
+    fn reasons(&self, store: StoreId) -> Result<Reasons, CatalogError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT period, start, backfill, fate, sum(points) FROM delivery_reason WHERE store = ?1 GROUP BY period, start, backfill, fate",
         )?;

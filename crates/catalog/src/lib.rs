@@ -44,6 +44,7 @@ pub use view::{View, ViewDraft};
 
 use guess::Guesses;
 use model::ProjectId;
+use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use rusqlite::Connection;
 use secrets::Cipher;
 use session::OpenSessions;
@@ -127,7 +128,8 @@ pub enum CatalogError {
 pub struct Catalog {
     folder: PathBuf,
     writer: Mutex<Connection>,
-    reader: Mutex<Connection>,
+    /// Reentrant, so that [`Catalog::at_one_moment`] holds it over calls that take it themselves.
+    reader: ReentrantMutex<Connection>,
     cipher: Cipher,
     snapshot: watch::Sender<Arc<Snapshot>>,
     /// Not in the snapshot: they come and go without a change of configuration.
@@ -153,7 +155,7 @@ impl Catalog {
         Ok(Catalog {
             folder: folder.to_owned(),
             writer: Mutex::new(writer),
-            reader: Mutex::new(reader),
+            reader: ReentrantMutex::new(reader),
             cipher,
             snapshot,
             sessions,
@@ -187,8 +189,17 @@ impl Catalog {
         self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn read(&self) -> MutexGuard<'_, Connection> {
-        self.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn read(&self) -> ReentrantMutexGuard<'_, Connection> {
+        self.reader.lock()
+    }
+
+    /// Runs `look`, whose calls on this catalog all see it as it was at one moment: what is sealed, due and confirmed between
+    /// two of them is in neither. Other readers wait meanwhile, writers do not.
+    pub fn at_one_moment<T>(&self, look: impl FnOnce() -> Result<T, CatalogError>) -> Result<T, CatalogError> {
+        let connection = self.read();
+        // Rolls back when it is dropped, which ends a reading transaction as well as a commit does.
+        let _moment = connection.unchecked_transaction()?;
+        look()
     }
 }
 

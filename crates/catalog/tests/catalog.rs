@@ -127,6 +127,22 @@ fn a_window_is_sealed_once_and_in_order_and_all_or_nothing() {
 }
 
 #[test]
+fn what_is_sealed_between_two_looks_at_one_moment_is_in_neither() {
+    let f = fixture();
+    let store = store(&f);
+    let period = window(0).period();
+    let look = || (f.catalog.backlog(store).expect("read").0, f.catalog.newest_sealed(f.project, period).expect("read"));
+    let seen = f.catalog.at_one_moment(|| {
+        let before = look();
+        // Writers do not wait for a reader.
+        f.catalog.seal(&sealed(&f, 200, &[(store, 4)]), Stamp::from_secs(211)).expect("sealed");
+        Ok([before, look()])
+    });
+    assert_eq!(seen.expect("looked"), [(0, None), (0, None)]);
+    assert_eq!(look(), (1, Some(window(200))), "and the next look sees it");
+}
+
+#[test]
 fn what_is_sealed_reads_back_after_a_restart() {
     let f = fixture();
     f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(111)).expect("saved");

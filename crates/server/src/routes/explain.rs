@@ -184,7 +184,9 @@ async fn sealed(app: &Arc<App>, metric: &Metric, window: Window) -> Result<(Metr
     let (sealed, counted, gap) = app
         .catalog(move |app, _| {
             let catalog = &app.catalog;
-            Ok((catalog.sealed_metric(id, window)?, catalog.is_metric_sealed(id, window)?, catalog.in_gap(project, window)?))
+            catalog.at_one_moment(|| {
+                Ok((catalog.sealed_metric(id, window)?, catalog.is_metric_sealed(id, window)?, catalog.in_gap(project, window)?))
+            })
         })
         .await?;
     let conflict = |detail: &str| Refusal::new(StatusCode::CONFLICT, "window", detail);

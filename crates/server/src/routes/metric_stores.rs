@@ -159,18 +159,21 @@ pub(crate) async fn status(
     let (ledger, (open_windows, oldest), attempts, read, newest, over_budget, expiring, gaps, backfill) = app
         .catalog(move |app, _| {
             let catalog = &app.catalog;
-            let oldest = catalog.backlog(id)?.1;
-            Ok((
-                catalog.ledger(id)?,
-                catalog.backlog(id)?,
-                catalog.attempts(id, 30)?,
-                catalog.pull_read(id)?,
-                catalog.newest_sealed(project, period)?,
-                app.export.over_budget(&owned)?,
-                oldest.map(|oldest| will_expire(app, &owned, oldest)).transpose()?.flatten(),
-                catalog.gaps(project, period, app.reports.now().secs().saturating_sub(GAPS_TOLD_SECS), GAPS_TOLD)?,
-                catalog.backfills(id, 1)?.pop(),
-            ))
+            // All of one moment: a window sealed between two of these reads would count as sealed and not as open.
+            catalog.at_one_moment(|| {
+                let backlog = catalog.backlog(id)?;
+                Ok((
+                    catalog.ledger(id)?,
+                    backlog,
+                    catalog.attempts(id, 30)?,
+                    catalog.pull_read(id)?,
+                    catalog.newest_sealed(project, period)?,
+                    app.export.over_budget(&owned)?,
+                    backlog.1.map(|oldest| will_expire(app, &owned, oldest)).transpose()?.flatten(),
+                    catalog.gaps(project, period, app.reports.now().secs().saturating_sub(GAPS_TOLD_SECS), GAPS_TOLD)?,
+                    catalog.backfills(id, 1)?.pop(),
+                ))
+            })
         })
         .await?;
     let push = ::adapters::is_push(&settings.adapter);
@@ -280,7 +283,12 @@ pub(crate) async fn ledger(
 ) -> Result<Json<Json_>, Refusal> {
     let id = find(&caller, &path, Scope::Query)?.id;
     let (from, to) = (span.from.unwrap_or(0), span.to.unwrap_or(i64::MAX as u64));
-    let (windows, all) = app.catalog(move |app, _| Ok((app.catalog.deliveries(id, from, to, 10_000)?, app.catalog.ledger(id)?))).await?;
+    let (windows, all) = app
+        .catalog(move |app, _| {
+            let catalog = &app.catalog;
+            catalog.at_one_moment(|| Ok((catalog.deliveries(id, from, to, 10_000)?, catalog.ledger(id)?)))
+        })
+        .await?;
     let mut sum = Ledger::default();
     for points in windows.iter().map(|window| window.points) {
         sum.add(&points);
