@@ -38,7 +38,7 @@ pub use prometheus::Prometheus;
 pub use pull::{Accept, Credentials, Pull, Rendered};
 pub use push::{Encoded, Excluded, Note, Probe, Push};
 pub use remote_write::RemoteWrite;
-pub use reply::{Reply, Verdict};
+pub use reply::{Reply, Verdict, reason};
 pub use snippet::{About, Snippet};
 
 use model::{Period, Problem};

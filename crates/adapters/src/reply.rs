@@ -80,7 +80,7 @@ pub(crate) fn judge_http(status: u16, retry_after: Option<u64>, body: &[u8]) -> 
 }
 
 /// Status and the store's words, for people.
-pub(crate) fn reason(status: u16, body: &[u8]) -> String {
+pub fn reason(status: u16, body: &[u8]) -> String {
     let text = shown(body);
     if text.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {text}") }
 }

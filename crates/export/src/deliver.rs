@@ -10,12 +10,12 @@ use crate::pending::{Next, Pending};
 use crate::pull;
 use crate::send::{Door, Failure};
 use crate::source::ReportSource;
-use adapters::{Adapter, Description, Push, Verdict};
+use adapters::{Adapter, Description, Outgoing, Push, Reply, Verdict};
 use catalog::{Attempt, Catalog, CatalogError, OpenDelivery, Settled, Slot, Snapshot, Store, StoreId, StoreRevision};
 use model::{Batch, Stamp, Window};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -81,6 +81,15 @@ pub struct DeliveryFigures {
     pub last_success: u64,
 }
 
+/// What a store was told about the metrics themselves, since the process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Metadata {
+    /// Requests the store took.
+    pub told: u64,
+    /// Why it did not take the last one; points are not touched by that, and the next window tries again.
+    pub failure: Option<String>,
+}
+
 /// What is known of the running tasks.
 #[derive(Default)]
 pub(crate) struct Board(Mutex<HashMap<StoreId, Entry>>);
@@ -88,6 +97,7 @@ pub(crate) struct Board(Mutex<HashMap<StoreId, Entry>>);
 struct Entry {
     phase: Phase,
     figures: DeliveryFigures,
+    metadata: Metadata,
     hasten: Arc<Notify>,
 }
 
@@ -97,6 +107,7 @@ impl Board {
         edit(entries.entry(store).or_insert_with(|| Entry {
             phase: Phase::Idle,
             figures: DeliveryFigures::default(),
+            metadata: Metadata::default(),
             hasten: Arc::new(Notify::new()),
         }))
     }
@@ -107,6 +118,10 @@ impl Board {
 
     pub(crate) fn figures(&self, store: StoreId) -> DeliveryFigures {
         self.with(store, |entry| entry.figures)
+    }
+
+    pub(crate) fn metadata(&self, store: StoreId) -> Metadata {
+        self.with(store, |entry| entry.metadata.clone())
     }
 
     /// Ends the wait of a store's task.
@@ -163,6 +178,33 @@ struct Course {
     backoff: Backoff,
     /// The window that draws server errors, and since when.
     failing: Option<(Slot, Instant)>,
+    metadata: Untold,
+}
+
+/// What the store has yet to be told about the metrics of the newest windows.
+#[derive(Default)]
+struct Untold {
+    /// Digests of what it was told since the process started.
+    told: HashSet<[u8; 32]>,
+    waiting: VecDeque<(Outgoing, Window)>,
+}
+
+impl Untold {
+    /// Takes the place of what waited of an earlier window.
+    fn replace(&mut self, requests: Vec<Outgoing>, window: Window) {
+        let new = requests.into_iter().filter(|outgoing| digest(outgoing).is_some_and(|digest| !self.told.contains(&digest)));
+        self.waiting = new.map(|outgoing| (outgoing, window)).collect();
+    }
+}
+
+/// Tells requests apart by where they go and what they hold; `None` for what is not HTTP.
+fn digest(outgoing: &Outgoing) -> Option<[u8; 32]> {
+    let Outgoing::Http(request) = outgoing else { return None };
+    let mut hasher = Sha256::new();
+    hasher.update(request.url.as_str());
+    hasher.update([0]);
+    hasher.update(&request.body);
+    Some(hasher.finalize().into())
 }
 
 impl<S: ReportSource> Courier<S> {
@@ -232,6 +274,9 @@ impl<S: ReportSource> Courier<S> {
         let set = |phase: Phase| self.board.with(id, |entry| entry.phase = phase);
         let Some(open) = self.oldest_open(id, course).await? else {
             set(if store.paused { Phase::Paused } else { Phase::Idle });
+            if !store.paused && self.tell_one(store, &mut course.metadata).await {
+                return Ok(Pause::None);
+            }
             return Ok(Pause::Idle);
         };
         let now = self.source.now();
@@ -257,6 +302,30 @@ impl<S: ReportSource> Courier<S> {
         }
         set(Phase::Sending);
         self.deliver(store, open, course).await
+    }
+
+    /// Tells the store about one metric, when no points wait: false when there is nothing to tell or the store did not take it.
+    async fn tell_one(&self, store: &Store, untold: &mut Untold) -> bool {
+        let Some((outgoing, window)) = untold.waiting.pop_front() else { return false };
+        let failure = match self.door.send(&outgoing, deadline(window)).await {
+            Ok(Reply::Http { status: 200..=299, .. }) => None,
+            Ok(Reply::Http { status, body, .. }) => Some(adapters::reason(status, &body)),
+            Ok(_) => Some("the answer is not HTTP".to_owned()),
+            Err(failure) => Some(failure.to_string()),
+        };
+        let taken = failure.is_none();
+        if let Some(failure) = &failure {
+            tracing::warn!(store = store.name, failure, "the store was not told about a metric");
+            // The next window brings them back.
+            untold.waiting.clear();
+        } else {
+            untold.told.extend(digest(&outgoing));
+        }
+        self.board.with(store.id, |entry| {
+            entry.metadata.told += u64::from(taken);
+            entry.metadata.failure = failure;
+        });
+        taken
     }
 
     async fn oldest_open(&self, id: StoreId, course: &Course) -> Result<Option<OpenDelivery>, CatalogError> {
@@ -288,7 +357,11 @@ impl<S: ReportSource> Courier<S> {
         let mut pending = match open.payload.as_deref().map(Pending::unpack) {
             Some(Some(pending)) => pending,
             Some(None) => return Err(CatalogError::Damaged("payload")),
-            None => self.encode(id, slot, open.points.due).await?,
+            None => {
+                let (pending, metadata) = self.encode(id, slot, open.points.due).await?;
+                course.metadata.replace(metadata, window);
+                pending
+            }
         };
         let mut unknown = open.unknown;
         while let Some(payload) = pending.first().cloned() {
@@ -370,8 +443,9 @@ impl<S: ReportSource> Courier<S> {
         Pause::For(PROBE)
     }
 
-    /// Encodes a window under the settings that were in force at its start, and keeps the bytes before anything is sent.
-    async fn encode(&self, id: StoreId, slot: Slot, due: u64) -> Result<Pending, CatalogError> {
+    /// Encodes a window under the settings that were in force at its start, and keeps the bytes before anything is sent. Beside them, what
+    /// the store may be told about the metrics.
+    async fn encode(&self, id: StoreId, slot: Slot, due: u64) -> Result<(Pending, Vec<Outgoing>), CatalogError> {
         let catalog = self.catalog.clone();
         blocking(move || {
             // Asked for after the window was found sealed: what governed it is in this snapshot.
@@ -403,7 +477,7 @@ impl<S: ReportSource> Courier<S> {
                 ..Settled::default()
             };
             catalog.keep_payload(store.id, slot, &settled)?;
-            Ok(pending)
+            Ok((pending, push.metadata(&batch)))
         })
         .await
     }

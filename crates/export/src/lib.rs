@@ -16,7 +16,7 @@ pub mod send;
 mod series;
 mod source;
 
-pub use deliver::{DeliveryFigures, Phase};
+pub use deliver::{DeliveryFigures, Metadata, Phase};
 pub use draft::DraftError;
 pub use sealer::SealFigures;
 pub use series::{OverBudget, zero_for_secs};
@@ -158,6 +158,11 @@ impl<S: ReportSource> Export<S> {
     /// A push store's counts since the start.
     pub fn delivery_figures(&self, store: StoreId) -> DeliveryFigures {
         self.board.figures(store)
+    }
+
+    /// What a push store was told about the metrics themselves.
+    pub fn metadata(&self, store: StoreId) -> Metadata {
+        self.board.metadata(store)
     }
 
     /// Ends the wait of a store's task: what is sealed is tried now.

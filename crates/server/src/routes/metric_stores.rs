@@ -198,6 +198,7 @@ pub(crate) async fn status(
         "open_windows": open_windows, "oldest_open_window": oldest,
         "last_success": push.then(|| app.export.delivery_figures(id).last_success).filter(|at| *at > 0),
         "last_read": read, "attempts": attempts,
+        "metadata": push.then(|| app.export.metadata(id)).filter(|metadata| *metadata != export::Metadata::default()),
         "over_budget": over_budget.iter().map(|(metric, over)| shown_over_budget(metric, over)).collect::<Vec<_>>(),
     })))
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod collectd;
+pub(crate) mod datadog;
 pub(crate) mod graphite;
 pub(crate) mod influx;
 pub(crate) mod parsers;

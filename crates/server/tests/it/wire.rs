@@ -5,11 +5,13 @@ use crate::crashmeter::{Crashmeter, Project};
 use crate::http;
 use crate::process::{free_port, loopback};
 use crate::receivers::capture::Capture;
+use crate::receivers::datadog::{self, Datadog};
 use crate::receivers::graphite::Graphite;
 use crate::receivers::{VISIBLE, now_s, parsers};
 use crate::relay::Relay;
 use crate::wait;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn influx(url: &str) -> Value {
     json!({"adapter": "influxdb", "period": 60, "sets": [], "url": url, "db": "crashes", "username": "writer", "password": "hunter2-pw"})
@@ -250,6 +252,82 @@ fn the_preview_of_a_window_is_the_body_that_a_store_got() {
         assert_eq!(lines.iter().filter(|got| *got == line).count(), 1, "{line}");
     }
     assert!(!server.log().contains("k3y-of-a-store"));
+}
+
+/// Both versions of the series API, by Datadog's own documents and by the models of its own client: counts, gauges, metadata, the check
+/// of the key, hostile names and values, extreme numbers.
+#[test]
+fn datadogs_documents_and_models_take_whatever_is_sent() {
+    let datadog = Datadog::shared();
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    let query = json!({"group": ["error.type"], "fold": {"_tx": [["unique"]], "n": [["sum"], ["max"], ["mean"]]}});
+    project.metric("Errors%20%26%20%22users%22", "by%20%F0%9F%A6%80%20type", json!({ "query": query }));
+    for version in ["v1", "v2"] {
+        let name = format!("datadog-{version}");
+        let key = format!("{version}-key-of-a-store");
+        let fields = json!({
+            "adapter": "datadog", "period": 1, "sets": ["Errors & \"users\""], "url": datadog.url(), "version": version,
+            "api_key": key, "app_key": "application-key"
+        });
+        let told = try_out(&project, &fields);
+        assert_eq!((&told["outcome"], &told["kind"]), (&json!("confirmed"), &json!("check")), "{told}");
+        let first = project.store(&name, fields)["first_window_start"].as_u64().expect("the first window");
+        wait::until_second(first);
+        let mut last = 0;
+        for (kind, n) in
+            [("Crash", 0.1), ("a:b,c|d", 1e308), ("\u{1F980}\u{202E}", -0.0), ("", 5e-324), ("\"}]}\n", 9_007_199_254_740_993.0)]
+        {
+            let report = json!({"attributes": {"error.type": kind, "n": n}});
+            let rxid =
+                project.submit(&report).expect("a reply").expect(200).json()["_rxid"].as_str().map(str::to_owned).expect("a receipt");
+            last = project.report(&rxid)["attributes"]["timestamp.received"].as_u64().expect("stamped");
+        }
+        project.settle(&name, last);
+        project.assert_all_delivered(&name, last);
+        let got = datadog.got(&key);
+        let path = format!("POST /api/{version}/series ");
+        let bodies: Vec<String> = got.iter().filter(|request| request.head.starts_with(&path)).map(|request| request.text()).collect();
+        let series: u64 = bodies.iter().map(|body| datadog::models(version, body).unwrap_or_else(|why| panic!("{why}: {body}"))).sum();
+        let ledger = project.ledger(&name);
+        let sent: u64 = ledger["windows"].as_array().expect("windows").iter().filter_map(|window| window["sent"].as_u64()).sum();
+        assert!(series >= sent && sent > 0, "every point is in a body that the models take: {series} {ledger}");
+        let names: BTreeSet<String> = bodies.iter().flat_map(|body| metric_names(body)).collect();
+        wait::until("units and descriptions are set", VISIBLE, || match &project.status(&name)["metadata"] {
+            metadata if metadata["told"] == names.len() && metadata["failure"].is_null() => Ok(()),
+            metadata => Err(format!("{metadata} of {names:?}")),
+        });
+        let told = datadog.got(&key).into_iter().filter(|request| request.head.starts_with("PUT /api/v1/metrics/"));
+        assert_eq!(told.count(), names.len(), "each metric is told once");
+        assert!(got.iter().any(|request| request.head.contains("content-encoding: gzip")), "larger bodies are packed");
+    }
+}
+
+#[test]
+fn what_a_store_says_against_units_is_told_and_stops_no_points() {
+    let endpoint = Capture::answering(|request| match request.head.starts_with("PUT ") {
+        true => (403, r#"{"errors":["Forbidden"]}"#.to_owned()),
+        false => (202, r#"{"errors":[]}"#.to_owned()),
+    });
+    let server = Crashmeter::start();
+    let project = server.project("game");
+    project.metric("errors", "all", json!({"query": {"fold": {"_tx": [["unique"]]}}}));
+    let fields = json!({
+        "adapter": "datadog", "period": 1, "sets": ["errors"], "url": endpoint.url(""), "api_key": "key", "app_key": "wr0ng-application-key"
+    });
+    let first = project.store("datadog", fields)["first_window_start"].as_u64().expect("the first window");
+    project.settle("datadog", first + 1);
+    wait::until("the refusal is told", VISIBLE, || match project.status("datadog")["metadata"]["failure"].as_str() {
+        Some("HTTP 403: {\"errors\":[\"Forbidden\"]}") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    project.assert_all_delivered("datadog", first + 1);
+    assert!(!server.log().contains("wr0ng-application-key"));
+}
+
+fn metric_names(body: &str) -> Vec<String> {
+    let body: Value = serde_json::from_str(body).expect("JSON");
+    body["series"].as_array().expect("series").iter().map(|series| series["metric"].as_str().expect("a name").to_owned()).collect()
 }
 
 /// A captured body as a preview shows it.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 pub(crate) fn promtool(page: &str) -> Result<(), String> {
     let mut command = program("/usr/bin/promtool");
     command.args(["check", "metrics"]);
-    judge(command, page)
+    judge(command, page).map(drop)
 }
 
 /// `promtool check config` on a whole configuration.
@@ -27,17 +27,18 @@ fn promtool_file(arguments: &[&str], text: &str) -> Result<(), String> {
     std::fs::write(&file, text).expect("a written file");
     let mut command = program("/usr/bin/promtool");
     command.args(arguments).arg(&file);
-    judge(command, "")
+    judge(command, "").map(drop)
 }
 
 /// The OpenMetrics 1.0 parser; the error is its reason.
 pub(crate) fn open_metrics(page: &str) -> Result<(), String> {
     let mut command = program(repository("tests/sdk/.venv/bin/python"));
     command.arg(repository("tests/receivers/openmetrics_check.py"));
-    judge(command, page)
+    judge(command, page).map(drop)
 }
 
-fn judge(mut command: Command, page: &str) -> Result<(), String> {
+/// Gives a program something to read; what it printed, or why it failed.
+pub(super) fn judge(mut command: Command, page: &str) -> Result<String, String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn_for_life(command).expect("setpriv runs");
     // Written from a thread of its own, so that neither side waits for the other with a full pipe.
@@ -47,7 +48,8 @@ fn judge(mut command: Command, page: &str) -> Result<(), String> {
     // A judge may stop reading at the first fault; its verdict says more than the broken pipe.
     let written = writer.join().expect("writing does not panic");
     if output.status.success() {
-        return written.map_err(|error| error.to_string());
+        written.map_err(|error| error.to_string())?;
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
 }
