@@ -83,6 +83,34 @@ test('faults of a form stand at their fields, and nothing is saved', async ({ pa
   expect(stores).toEqual([]);
 });
 
+test('names and labels of a store are set in its form, and kept', async ({ page, server }) => {
+  await server.project('shooter');
+  await server.api('PUT', '/projects/shooter/metric-sets/errors/metrics/all', { query: { fold: { _tx: [['unique']] } } });
+  await logIn(page, server);
+  await page.goto(`${server.url}/p/shooter/settings/metric-export/stores/new?adapter=prometheus`);
+  await page.getByText('Names, labels and how long to try').click();
+  await page.getByLabel('labels', { exact: true }).fill('env=prod\nregion');
+  await expect(page.getByText('line 2 is not name=value')).toBeVisible();
+  await page.getByRole('button', { name: 'Save and start' }).click();
+  await page.getByLabel('labels', { exact: true }).fill('env=prod\nregion=eu');
+  await page.getByLabel('label_names', { exact: true }).fill('error.type=kind');
+  await page.getByLabel('template', { exact: true }).fill('{project}');
+  await page.getByRole('button', { name: 'Save and start' }).click();
+  await expect(page.getByRole('alert').filter({ hasText: '{set}' })).toBeVisible();
+  await page.getByLabel('template', { exact: true }).fill('{project}.{set}.{metric}');
+  await page.getByLabel('horizon', { exact: true }).fill('3600');
+  await page.getByRole('button', { name: 'Save and start' }).click();
+  await expect(page.getByRole('heading', { level: 1, name: 'prometheus' })).toBeVisible();
+  const kept = await server.api<Record<string, unknown>>('GET', '/projects/shooter/metric-stores/prometheus');
+  const expected = {
+    template: '{project}.{set}.{metric}',
+    horizon: 3600,
+    labels: { env: 'prod', region: 'eu' },
+    label_names: { 'error.type': 'kind' },
+  };
+  expect(kept).toMatchObject(expected);
+});
+
 test('a second editor is not overwritten', async ({ page, server }) => {
   await server.project('shooter');
   const settings = { adapter: 'prometheus', period: 60, sets: [], prefix: 'mine' };

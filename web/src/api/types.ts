@@ -77,6 +77,7 @@ export type StoreStatus = {
   will_expire: { detail: string } | null;
   gaps: { from: number; to: number; detail: string }[];
   backfill: Backfill | null;
+  metadata: { told: number; failure: string | null } | null;
 };
 export type Backfill = { from: number; to: number; next: number; outcome: string | null; open_points: number };
 export type Snippet = { title: string; language: string; text: string };

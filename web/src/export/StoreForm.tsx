@@ -4,6 +4,7 @@ import { type ApiError, ask, get, of, post } from '../api/client';
 import { useResource } from '../api/resource';
 import type { Adapter, Field, MetricSet, Outcome, Store } from '../api/types';
 import { go, paths } from '../app/routes';
+import { fromLines, type Pairs, toLines } from '../model/pairs';
 import { ErrorBox, Loading } from '../ui/parts';
 
 type Values = Record<string, string | boolean>;
@@ -62,6 +63,10 @@ export function StoreForm({ project, adapter, sets, checked = [], store, saved }
   const [name, setName] = useState(store?.name ?? adapter.name.replace('_', '-'));
   const [period, setPeriod] = useState(String(store?.period ?? 60));
   const [prefix, setPrefix] = useState(store?.prefix ?? 'crashmeter');
+  const [template, setTemplate] = useState(asText(store?.template, '{prefix}.{project}.{set}.{metric}'));
+  const [labels, setLabels] = useState(toLines((store?.labels as Pairs | undefined) ?? {}));
+  const [labelNames, setLabelNames] = useState(toLines((store?.label_names as Pairs | undefined) ?? {}));
+  const [horizon, setHorizon] = useState(asText(store?.horizon, '259200'));
   const [chosen, setChosen] = useState<string[]>(
     store?.sets ?? (checked.length > 0 ? checked : sets.length === 1 ? sets.map((set) => set.name) : []),
   );
@@ -71,11 +76,11 @@ export function StoreForm({ project, adapter, sets, checked = [], store, saved }
   const [busy, setBusy] = useState(false);
 
   const body = () => {
-    const fields: Record<string, unknown> = { adapter: adapter.name, period: Number(period), sets: chosen, prefix };
-    if (store) {
-      for (const kept of ['template', 'labels', 'label_names', 'horizon', 'enabled'])
-        if (kept in store) fields[kept] = store[kept];
-    }
+    const fields: Record<string, unknown> = { adapter: adapter.name, period: Number(period), sets: chosen, prefix, template };
+    fields.labels = fromLines(labels).pairs;
+    fields.label_names = fromLines(labelNames).pairs;
+    if (horizon !== '') fields.horizon = Number(horizon);
+    if (store && 'enabled' in store) fields.enabled = store.enabled;
     for (const field of own) {
       const value = values[field.name];
       if (value === '' || value === undefined) continue;
@@ -84,6 +89,7 @@ export function StoreForm({ project, adapter, sets, checked = [], store, saved }
     return fields;
   };
   const run = async (work: () => Promise<void>) => {
+    if (fromLines(labels).fault || fromLines(labelNames).fault) return;
     setBusy(true);
     setError(undefined);
     setOutcome(undefined);
@@ -110,7 +116,17 @@ export function StoreForm({ project, adapter, sets, checked = [], store, saved }
       one.detail,
     ]),
   );
-  const placed = ['name', 'period', 'sets', 'prefix', ...own.map((field) => field.name)];
+  const placed = [
+    'name',
+    'period',
+    'sets',
+    'prefix',
+    'template',
+    'labels',
+    'label_names',
+    'horizon',
+    ...own.map((field) => field.name),
+  ];
   const elsewhere = error && [...faults.keys()].some((field) => !placed.includes(field));
 
   return (
@@ -165,6 +181,29 @@ export function StoreForm({ project, adapter, sets, checked = [], store, saved }
           <Fault text={faults.get('prefix')} />
         </label>
       </div>
+      <details open={['template', 'labels', 'label_names', 'horizon'].some((field) => faults.has(field))}>
+        <summary>Names, labels and how long to try</summary>
+        <div class="grid2">
+          <Line name="template" value={template} change={setTemplate} fault={faults.get('template')}>
+            the nodes of a name; each placeholder is a whole node
+          </Line>
+          <Line name="horizon" value={horizon} change={setHorizon} fault={faults.get('horizon')} number>
+            seconds for which a window is tried again before it expires
+          </Line>
+          <Line name="labels" value={labels} change={setLabels} fault={fromLines(labels).fault ?? faults.get('labels')} rows={3}>
+            labels that every series gets, one name=value a line
+          </Line>
+          <Line
+            name="label_names"
+            value={labelNames}
+            change={setLabelNames}
+            fault={fromLines(labelNames).fault ?? faults.get('label_names')}
+            rows={3}
+          >
+            other names for group-by attributes, one attribute=label a line
+          </Line>
+        </div>
+      </details>
       {elsewhere && error && <ErrorBox error={error} />}
       {outcome && (
         <div class={['confirmed', 'sent', 'read'].includes(outcome.outcome) ? 'notice good' : 'notice bad'} role="status">
@@ -183,6 +222,41 @@ export function StoreForm({ project, adapter, sets, checked = [], store, saved }
         </button>
       </div>
     </form>
+  );
+}
+
+const asText = (value: unknown, absent: string) => (value === undefined || value === null ? absent : String(value));
+
+type LineProps = {
+  name: string;
+  value: string;
+  fault: string | undefined;
+  change: (value: string) => void;
+  rows?: number;
+  number?: boolean;
+  children: string;
+};
+
+/** A setting that every store has, whatever its kind. */
+function Line({ name, value, fault, change, rows, number, children }: LineProps) {
+  const id = useId();
+  const common = { id, value, 'aria-invalid': fault !== undefined, 'aria-describedby': `${id}-help` };
+  const typed = (event: { currentTarget: { value: string } }) => change(event.currentTarget.value);
+  return (
+    <div class="field">
+      <label class="label" for={id}>
+        {name}
+      </label>
+      {rows ? (
+        <textarea {...common} rows={rows} spellcheck={false} onInput={typed} />
+      ) : (
+        <input {...common} inputMode={number ? 'numeric' : 'text'} spellcheck={false} onInput={typed} />
+      )}
+      <span id={`${id}-help`}>
+        <span class="help">{children}</span>
+        <Fault text={fault} />
+      </span>
+    </div>
   );
 }
 

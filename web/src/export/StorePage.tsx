@@ -163,6 +163,11 @@ function Overview({ project, store, push, status, now, editor, rotated }: Overvi
           <h2>Status</h2>
           {status ? <Status status={status} now={now} /> : <Loading />}
           {status?.will_expire && <div class="notice bad">{status.will_expire.detail}</div>}
+          {status?.metadata?.failure && (
+            <div class="notice">
+              Units and descriptions were not taken ({status.metadata.failure}). Points are not touched by that.
+            </div>
+          )}
           {status?.backfill && !status.backfill.outcome && (
             <div class="notice">
               Filling from stored reports: {clock(status.backfill.next, zone)} of {clock(status.backfill.from, zone)} –{' '}
