@@ -13,7 +13,7 @@ CARGO_DENY_VERSION := 0.20.2
 NPM ?= npm
 WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f -not -name '*.test.ts' 2>/dev/null)
 
-.PHONY: help demo web test test-web test-tools check bench
+.PHONY: help demo web test test-web test-tools check bench guide-pictures
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,6 +39,16 @@ test: web test-tools ## install what the tests need and run them all
 test-web:
 	$(NPM) run --prefix web --silent test
 	CRASHMETER=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/crashmeter $(NPM) run --prefix web --silent e2e
+
+# Pictures of the guide, taken by the browser suite.
+GUIDE := start explore export-as-metric metric-export store-output report
+
+guide-pictures: web ## take the pictures in docs/guide anew
+	$(CARGO) build --locked
+	CRASHMETER_PICTURES=$(CURDIR)/web/test-results/pictures CRASHMETER=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/crashmeter \
+	  $(NPM) run --prefix web --silent e2e -- --grep 'accessible in light'
+	mkdir -p docs/guide
+	for name in $(GUIDE); do cp web/test-results/pictures/$$name-light.png docs/guide/$$name.png; done
 
 test-tools: ## install real metric stores and SDKs for the tests
 	scripts/install-test-tools
