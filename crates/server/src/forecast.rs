@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::ask::ask;
 use crate::reply::Refusal;
 use export::OverBudget;
-use model::{Aggregate, AggregateOp, ProjectId, Query, Stamp, Window};
+use model::{Aggregate, AggregateOp, Cell, ProjectId, Query, Stamp, Value, Window};
 use reports::View;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -93,6 +93,26 @@ impl Counted {
         let series = rows.len().min(budget) as u64 + u64::from(over.is_some());
         Counted { groups: rows.len() as u64, series, over }
     }
+}
+
+/// The newest window of a span that has closed and in which a query matched reports, for people to look at; `None` when there is none.
+pub(crate) async fn newest_match(
+    app: &Arc<App>,
+    project: ProjectId,
+    query: &Query,
+    period: model::Period,
+    span: Range<Stamp>,
+) -> Result<Option<Window>, Refusal> {
+    let newest = vec![Aggregate { op: AggregateOp::Max, attribute: "timestamp.received".into() }];
+    let query = Query { aggregates: newest, group: Vec::new(), ..query.clone() };
+    let reports = app.reports.clone();
+    let table = ask(&app.queries, move |cancel| reports.evaluate(project, span, View::Accepted, &[&query], cancel));
+    let mut tables = table.await?.map_err(|error| Refusal::internal(&error))?;
+    // A query that cannot be evaluated is refused where it is asked for.
+    let Some(Ok(table)) = tables.pop() else { return Ok(None) };
+    let cell = table.rows.first().and_then(|row| row.cells.first());
+    let Some(Cell::Scalar(Some(Value::Int(second)))) = cell else { return Ok(None) };
+    Ok(u64::try_from(*second).ok().map(|second| period.window_at(Stamp::from_secs(second))))
 }
 
 /// The last window that has closed by `now`, whole.

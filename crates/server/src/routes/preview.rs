@@ -19,8 +19,8 @@ use utoipa::ToSchema;
 
 /// Seconds between points where neither a store nor a period is given.
 const USUAL_PERIOD_SECS: u32 = 60;
-/// How far back all groups are counted, in seconds.
-const DAY_SECS: u64 = 86_400;
+/// How far back all groups are counted and a window to show is looked for, in seconds.
+pub(super) const DAY_SECS: u64 = 86_400;
 
 /// What to preview: a metric, a store, or a metric in a store; saved or not.
 #[derive(Deserialize, ToSchema)]

@@ -2,6 +2,7 @@
 //! encoders that send; secrets are masked. Nothing here is in the ledger.
 
 use super::metric_stores;
+use super::preview::DAY_SECS;
 use super::projects::{Body, check_name};
 use crate::app::App;
 use crate::ask::ask;
@@ -14,7 +15,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use catalog::{Metric, MetricDraft, MetricId, MetricRevision, Project, RevisionId, Scope, Store, StoreId, StoreRevision};
 use export::DraftError;
-use model::{Page, Series, Window};
+use model::{Page, Series, Stamp, Window};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json_, json};
 use std::sync::Arc;
@@ -117,7 +118,8 @@ pub(crate) fn unsaved_metric(app: &App, caller: &Caller, project: &Project, set:
     Metric { id, project: project.id, set: set.to_owned(), name: name.to_owned(), deleted: None, revisions: vec![revision] }
 }
 
-/// What a store would get for the last whole window: of one metric, or of all metrics of its sets.
+/// What a store would get for the last whole window: of one metric, or of all metrics of its sets. For one metric it is the last window
+/// of the day in which it matched reports, as an empty one shows nothing.
 pub(crate) async fn draft(
     app: &Arc<App>,
     caller: &Caller,
@@ -127,14 +129,33 @@ pub(crate) async fn draft(
 ) -> Result<Json_, Refusal> {
     let revision = draft.store.newest();
     let adapter = Adapter::parse(&revision.settings.adapter, &draft.store.fields(revision))?;
-    let mut shown = shown(&adapter, draft_page(app, caller, project, draft.store, metric).await?);
+    let last = last_window(app, &draft.store)?;
+    let window = match &metric {
+        Some(metric) => {
+            let day = Stamp::from_secs(last.end_secs().saturating_sub(DAY_SECS))..last.end();
+            let newest = forecast::newest_match(app, project.id, &metric.newest().query, last.period(), day);
+            newest.await?.unwrap_or(last)
+        }
+        None => last,
+    };
+    let mut shown = shown(&adapter, draft_page(app, caller, project, draft.store, metric, window).await?);
     shown["warnings"] = json!(draft.warnings);
     Ok(shown)
 }
 
-async fn draft_page(app: &Arc<App>, caller: &Caller, project: Project, store: Store, metric: Option<Metric>) -> Result<Page, Refusal> {
+fn last_window(app: &App, store: &Store) -> Result<Window, Refusal> {
+    forecast::last_window(store.newest().settings.period, app.reports.now()).ok_or_else(not_sealed)
+}
+
+async fn draft_page(
+    app: &Arc<App>,
+    caller: &Caller,
+    project: Project,
+    store: Store,
+    metric: Option<Metric>,
+    window: Window,
+) -> Result<Page, Refusal> {
     let settings = &store.newest().settings;
-    let window = forecast::last_window(settings.period, app.reports.now()).ok_or_else(not_sealed)?;
     let metrics: Vec<Metric> = match metric {
         Some(metric) => vec![metric],
         None => {
@@ -167,7 +188,7 @@ pub(crate) async fn snippets(
     let (shared, of) = (app.clone(), store.clone());
     let page = match app.catalog(move |_, _| shared.export.sealed_page(&of, None)).await? {
         Some(page) => page,
-        None => draft_page(&app, &caller, project, store.clone(), None).await?,
+        None => draft_page(&app, &caller, project, store.clone(), None, last_window(&app, &store)?).await?,
     };
     Ok(Json(adapter.snippets(&About { store: &store.name, page: &page, url: url.as_deref(), reveal })))
 }
