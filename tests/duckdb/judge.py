@@ -305,7 +305,7 @@ def judge_page(database, folder, page):
     assert len(pairs) == page.count("```sql") > 0, "each query needs its answer behind it"
     good = True
     for sql, answer in pairs:
-        sql = sql.replace("'DATA/", f"'{folder}/")
+        sql = sql.replace("'DATA/reports/", f"'{folder}/")
         rows = database.execute(sql).fetchall()
         given = "".join(" | ".join("null" if cell is None else str(cell) for cell in row) + "\n" for row in rows)
         if given != answer:

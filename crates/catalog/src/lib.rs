@@ -8,6 +8,7 @@ mod apply;
 mod attribute;
 mod audit;
 mod backfill;
+pub mod backup;
 mod config;
 mod delivery;
 mod edit;
@@ -143,12 +144,7 @@ impl Catalog {
         let path = folder.join("catalog.sqlite");
         let mut writer = connect(&path)?;
         schema::migrate(&mut writer)?;
-        let encrypted: bool = writer.query_row(
-            "SELECT EXISTS (SELECT 1 FROM store_secret) OR EXISTS (SELECT 1 FROM token WHERE shown IS NOT NULL)",
-            [],
-            |row| row.get(0),
-        )?;
-        let cipher = Cipher::open(&folder.join("catalog.key"), !encrypted)?;
+        let cipher = Cipher::open(&folder.join("catalog.key"), !backup::encrypts(&writer)?)?;
         let reader = connect(&path)?;
         let snapshot = watch::Sender::new(Arc::new(load::snapshot(&writer, &cipher, edit::version(&writer)?)?));
         let sessions = RwLock::new(session::load(&writer)?);

@@ -346,12 +346,12 @@ fn advance(transaction: &Transaction<'_>, project: ProjectId, window: Window, en
     if moved == 1 { Ok(()) } else { Err(CatalogError::Exists(format!("sealed window {window}"))) }
 }
 
-fn pack(series: &[SealedSeries]) -> Result<Vec<u8>, CatalogError> {
+pub(crate) fn pack(series: &[SealedSeries]) -> Result<Vec<u8>, CatalogError> {
     let json = serde_json::to_vec(series).map_err(|_| CatalogError::Damaged("point"))?;
     zstd::bulk::compress(&json, POINTS_LEVEL).map_err(|_| CatalogError::Damaged("point"))
 }
 
-fn unpack(points: &[u8]) -> Result<Vec<SealedSeries>, CatalogError> {
+pub(crate) fn unpack(points: &[u8]) -> Result<Vec<SealedSeries>, CatalogError> {
     let json = zstd::stream::decode_all(points).map_err(|_| CatalogError::Damaged("point"))?;
     serde_json::from_slice(&json).map_err(|_| CatalogError::Damaged("point"))
 }

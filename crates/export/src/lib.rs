@@ -19,7 +19,7 @@ mod source;
 pub use deliver::{DeliveryFigures, Metadata, Phase};
 pub use draft::DraftError;
 pub use sealer::SealFigures;
-pub use series::{OverBudget, zero_for_secs};
+pub use series::{OverBudget, without_counters, zero_for_secs};
 pub use source::{ReportSource, SourceStopped, Unreadable};
 
 use adapters::{Outgoing, Reply};

@@ -10,6 +10,7 @@ mod attachments;
 mod cache;
 mod clock;
 mod codec;
+mod copy;
 mod core;
 #[cfg(test)]
 mod crash;
@@ -39,6 +40,7 @@ mod writer;
 pub use archive::Retention;
 pub use clock::{Clock, ClockStatus, Reading, SystemClock};
 pub use codec::StoredReport;
+pub use copy::{Copied, copy};
 pub use core::Receipt;
 pub use disk::{Appender, Disk, RealDisk};
 pub use lock::{FolderLock, lock_folder};

@@ -1,5 +1,6 @@
 //! The command line: `serve`, and what talks to a running server.
 
+pub(crate) mod backup;
 mod ledger;
 
 use crate::configuration::command;
@@ -124,6 +125,10 @@ enum Command {
     Explain(ledger::Explain),
     /// Fill a store from stored reports for a span before it, or a metric of it, began; or show or cancel that.
     Backfill(ledger::Backfill),
+    /// Copy a data folder, whether a server uses it or not.
+    Backup(backup::Backup),
+    /// Make a new data folder from a backup.
+    Restore(backup::Restore),
     /// Make a token: submit (needs --project), query, edit or admin.
     Token {
         #[command(flatten)]
@@ -267,6 +272,8 @@ async fn run(command: Command) -> Outcome {
         Command::Audit(audit) => audit.run().await,
         Command::Explain(explain) => explain.run().await,
         Command::Backfill(backfill) => backfill.run().await,
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
         Command::Token { server, scope, project } => {
             let answer = server.ask(Method::POST, &["tokens"], Some(json!({"scope": scope, "project": project}))).await?;
             say(answer["token"].as_str().unwrap_or_default())

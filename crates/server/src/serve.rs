@@ -11,7 +11,7 @@ use export::Export;
 use export::egress::EgressPolicy;
 use export::send::Door;
 use ipnet::IpNet;
-use model::Secret;
+use model::{Secret, Stamp};
 use reports::{RealDisk, Reports, Retention, Settings, SystemClock};
 use std::fs;
 use std::io::Write;
@@ -32,6 +32,8 @@ const FIRST_START: &str = "first start";
 pub(crate) enum ServeError {
     #[error("cannot make the data folder {}", .0.display())]
     Folder(PathBuf, #[source] std::io::Error),
+    #[error("{} is a backup, or a restore that has not finished: make a data folder of a backup with `crashmeter restore`", .0.display())]
+    Backup(PathBuf),
     #[error("cannot open the catalog")]
     Catalog(#[from] catalog::CatalogError),
     #[error("cannot open the reports")]
@@ -76,21 +78,24 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&data).map_err(|error| ServeError::Folder(data.clone(), error))?;
     // Before anything is touched: a second process changes nothing.
     let lock = reports::lock_folder(&data)?;
+    if data.join(crate::cli::backup::MARK).exists() {
+        return Err(ServeError::Backup(data));
+    }
     let catalog = Arc::new(Catalog::open(&data)?);
     let memory_bytes = options.memory.map_or_else(memory::share, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let settings = Settings { memory_bytes, retention: options.retention, ..Settings::default() };
     let opened = Reports::open(&data.join("reports"), Arc::new(RealDisk), Arc::new(SystemClock), catalog.floor()?, settings);
     let (reports, recovery) = opened?;
     let reports = Arc::new(reports);
-    if recovery.last_durable.micros() > 0 {
-        catalog.record_downtime(recovery.last_durable, recovery.started)?;
-    }
+    // From the beginning of time, when this is the first start: nobody counted before it.
+    catalog.record_downtime(recovery.last_durable, recovery.started)?;
+    let down_seconds = if recovery.last_durable == Stamp::ZERO { 0 } else { recovery.started.since(recovery.last_durable) / 1_000_000 };
     tracing::info!(
         reports = recovery.reports,
         torn_bytes = recovery.torn_bytes,
         damaged = recovery.damaged.len(),
         missing_commits = recovery.missing_commits,
-        down_seconds = recovery.started.since(recovery.last_durable) / 1_000_000,
+        down_seconds,
         "log opened"
     );
 

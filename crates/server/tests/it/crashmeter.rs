@@ -5,7 +5,7 @@ use crate::process::{Process, free_port, loopback, program};
 use crate::wait;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -23,6 +23,18 @@ impl Crashmeter {
     /// Starts one on an empty data folder; it may send to loopback.
     pub(crate) fn start() -> Crashmeter {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut server = Crashmeter { process: None, port: free_port(), folder };
+        server.resume();
+        server
+    }
+
+    /// Starts one on a data folder made from a backup by `crashmeter restore`.
+    pub(crate) fn restored(backup: &Path, key: &Path) -> Crashmeter {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = program(env!("CARGO_BIN_EXE_crashmeter"));
+        command.arg("restore").arg("--from").arg(backup).arg("--data").arg(folder.path().join("data")).arg("--key").arg(key);
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut server = Crashmeter { process: None, port: free_port(), folder };
         server.resume();
         server

@@ -6,6 +6,7 @@
 mod api;
 mod attributes;
 mod backtrace;
+mod backup;
 mod bad_input;
 mod configuration;
 mod crashmeter;
