@@ -150,6 +150,11 @@ fn fill(
 ) -> Result<BackfilledWindow, FillError> {
     let mut filled = BackfilledWindow { project: store.project, window, facts: None, metrics: Vec::new(), states: Vec::new(), due: 0 };
     let downtimes = catalog.downtimes(window.start())?;
+    // There was no project to send reports to yet, or its reports are gone: a 0 would be a lie.
+    let unborn = snapshot.projects.iter().any(|project| project.id == store.project && window.start() < project.created);
+    if unborn || window.start() <= source.given_up_until() {
+        return Ok(filled);
+    }
     if gap_until(&downtimes, window).is_some() || catalog.in_gap(store.project, window)? {
         return Ok(filled);
     }

@@ -11,6 +11,9 @@ pub trait ReportSource: Send + Sync + 'static {
     /// The service clock.
     fn now(&self) -> Stamp;
 
+    /// Reports up to this stamp may be gone: retention has given them up. Zero when none have; it never goes back. Blocks.
+    fn given_up_until(&self) -> Stamp;
+
     /// Everything stamped below this is durable and visible to `evaluate`; it never goes back.
     fn durable_stamp(&self) -> watch::Receiver<Stamp>;
 

@@ -7,7 +7,7 @@ use crate::disk::{Disk, UNFINISHED};
 use crate::index::{self, Digest, Index};
 use crate::manifest::{Archived, MANIFEST, Manifest, PARQUET, file_name};
 use crate::memory::Memory;
-use crate::overlay::{Kept, Overlay};
+use crate::overlay::{GivenUp, Kept, Overlay};
 use crate::parquet::{self, File};
 use crate::recovery::{ASIDE, OpenError, Start, failed};
 use crate::segment::{LOG, Name, Place, Segment, Shelf};
@@ -98,8 +98,7 @@ impl Archive {
             start.keep(name, offset, &bytes)?;
         }
         if segment.chunks.iter().any(|chunk| !chunk.amended.is_empty()) {
-            let overlay = read(memory).overlay.clone();
-            let given_up = kept.given_up;
+            let (overlay, given_up) = (read(memory).overlay.clone(), kept.given_up);
             kept.replace(self.disk.as_ref(), &self.log, overlay, given_up)?;
         }
         let Segment { base, last, stamp, missing, .. } = segment;
@@ -190,6 +189,9 @@ impl Archive {
             }
             let files = std::mem::take(&mut manifest.files);
             if !files.is_empty() {
+                // First, so that no crash leaves a stretch that is gone and is not known to be.
+                let (overlay, given_up) = (read(memory).overlay.clone(), GivenUp { until: manifest.stamp, ..kept.given_up });
+                kept.replace(self.disk.as_ref(), &self.log, overlay, given_up)?;
                 manifest.write(self.disk.as_ref(), &self.log, name)?;
                 let stamp = manifest.stamp;
                 self.shelf.with(name, |segment| *segment = Segment::from(manifest.clone()));
@@ -206,8 +208,8 @@ impl Archive {
                 self.disk.remove(&file.path(&self.folder, name))?;
             }
             if now.since(manifest.stamp) > IDS_KEPT_SECS * 1_000_000 {
-                let overlay = read(memory).overlay.clone();
-                kept.replace(self.disk.as_ref(), &self.log, overlay, manifest.last)?;
+                let (overlay, given_up) = (read(memory).overlay.clone(), GivenUp { commit: manifest.last, ..kept.given_up });
+                kept.replace(self.disk.as_ref(), &self.log, overlay, given_up)?;
                 self.shelf.remove(name);
                 self.disk.remove(&name.manifest(&self.log))?;
                 if self.disk.length(&name.index(&self.log))?.is_some() {

@@ -454,6 +454,11 @@ impl Reports {
         }
     }
 
+    /// Reports up to this stamp were given up by retention; zero when none were. Blocks while a segment moves.
+    pub fn given_up_until(&self) -> Stamp {
+        self.archive.kept.lock().unwrap_or_else(PoisonError::into_inner).given_up.until
+    }
+
     /// Everything before this stamp is sealed: retention may take it.
     pub fn pin(&self, stamp: Stamp) {
         self.archiver.pin(stamp);

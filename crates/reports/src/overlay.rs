@@ -2,7 +2,7 @@
 //! laid over them when people read; compaction works it into the files. Windows are sealed from reports as they were accepted.
 //!
 //! Every amendment is an entry of the log first. When its segment leaves the log, the whole overlay is written to a file of its
-//! own, as one frame whose sequence is that of the last commit given up by retention.
+//! own, as one frame whose sequence is that of the last commit given up by retention, and whose stamp is that of its last report.
 
 use crate::codec::{self, Entry, StoredReport};
 use crate::disk::{Disk, UNFINISHED, write_whole};
@@ -209,12 +209,21 @@ pub(crate) fn runs(txs: impl IntoIterator<Item = Tx>) -> Vec<Run> {
 /// Beginning of the file's name; its number follows. The highest one counts.
 const FILE: &str = "overlay-";
 
+/// How far retention has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct GivenUp {
+    /// Nothing is left of the commits up to this one.
+    pub(crate) commit: u64,
+    /// Reports up to this stamp are gone; zero when none are.
+    pub(crate) until: Stamp,
+}
+
 /// The overlay as it is kept on the disk.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Kept {
     pub(crate) overlay: Overlay,
-    /// Commits up to this one were given up by retention.
-    pub(crate) given_up: u64,
+    /// What retention took.
+    pub(crate) given_up: GivenUp,
     /// The file's number.
     number: u64,
 }
@@ -253,14 +262,14 @@ impl Kept {
         let frame = frame::read(0, content)?;
         let mut overlay = Overlay::default();
         codec::decode(&frame.body()?)?.iter().for_each(|entry| overlay.note(entry));
-        Some(Kept { overlay, given_up: frame.sequence, number })
+        Some(Kept { overlay, given_up: GivenUp { commit: frame.sequence, until: frame.stamp }, number })
     }
 
     /// Writes an overlay in place of this one; durable when it returns.
-    pub(crate) fn replace(&mut self, disk: &dyn Disk, folder: &Path, overlay: Overlay, given_up: u64) -> io::Result<()> {
+    pub(crate) fn replace(&mut self, disk: &dyn Disk, folder: &Path, overlay: Overlay, given_up: GivenUp) -> io::Result<()> {
         let next = Kept { overlay, given_up, number: self.number + 1 };
         let path = |number: u64| folder.join(format!("{FILE}{number:012}"));
-        let content = frame::encode(0, given_up, Stamp::ZERO, &codec::encode(&next.overlay.entries()));
+        let content = frame::encode(0, given_up.commit, given_up.until, &codec::encode(&next.overlay.entries()));
         write_whole(disk, &path(next.number), &content)?;
         disk.sync_folder(folder)?;
         let old = path(self.number);
@@ -337,8 +346,9 @@ mod tests {
             set(&[(5, 5)], "b", None),
             Entry::Change { project: PROJECT, runs: numbers(&[(2, 3), (7, 7)]), change: Change::Delete },
         ];
-        for given_up in 1..4 {
-            entries.push(Entry::Attachment { project: PROJECT, tx: Tx(given_up), attachment: file(1) });
+        for commit in 1..4 {
+            entries.push(Entry::Attachment { project: PROJECT, tx: Tx(commit), attachment: file(1) });
+            let given_up = GivenUp { commit, until: Stamp::from_secs(commit) };
             kept.replace(&disk, folder, overlay(&entries), given_up).expect("written");
             assert_eq!(disk.files().len(), 1);
             let read = Kept::load(&disk, folder).expect("reads");
@@ -348,7 +358,7 @@ mod tests {
         let mut older = Kept::default();
         let other = SimDisk::default();
         other.create_folder(folder).expect("made");
-        older.replace(&other, folder, overlay(&entries[..1]), 1).expect("written");
+        older.replace(&other, folder, overlay(&entries[..1]), GivenUp::default()).expect("written");
         other.files().into_iter().for_each(|(path, content)| disk.overwrite(&path, content));
         assert_eq!(disk.files().len(), 2);
         assert_eq!(Kept::load(&disk, folder).expect("reads").overlay, overlay(&entries));

@@ -123,7 +123,7 @@ pub(crate) fn open(
     let number = archived.iter().map(|(name, _)| name).chain(&listed.segments).map(|name| name.number).max().unwrap_or(0) + 1;
     let Resolved { kept, superseded } = resolve(start, &in_log, archived, &mut recovery)?;
     let amendments = Kept::load(start.disk, folder).map_err(failed("read the overlay in", folder))?;
-    let mut replay = Replay { sequence: amendments.given_up, ..Replay::default() };
+    let mut replay = Replay { sequence: amendments.given_up.commit, ..Replay::default() };
     let (mut closed_ids, mut fingerprints, mut segments) = (Closed::default(), HashSet::new(), BTreeMap::new());
     let last = kept.last().filter(|last| last.archive.is_none()).map(|last| last.name);
     for found in kept.into_iter().filter(|found| Some(found.name) != last) {

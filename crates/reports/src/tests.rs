@@ -557,10 +557,12 @@ fn retention_gives_up_the_oldest_that_are_sealed_and_nothing_else() {
         let (disk, clock) = (SimDisk::default(), Arc::new(HandClock::default()));
         let mut reports = open(&disk, &clock, SMALL);
         let text = |n: u64| Value::from(format!("{n} ").repeat(90));
+        let begin = reports.now();
         for n in 0..120 {
             reports.append(PROJECT, report(Some(n as u8), &[("text", text(n))])).await.expect("taken");
             clock.advance(3_600);
         }
+        assert_eq!(reports.given_up_until(), Stamp::ZERO);
         let retain = |reports: &Reports, secs, bytes| {
             reports.archive.retain(reports.now(), Retention { secs, bytes }, &reports.shared.memory).expect("the disk works")
         };
@@ -570,7 +572,9 @@ fn retention_gives_up_the_oldest_that_are_sealed_and_nothing_else() {
         assert_eq!(there(&reports), 120);
         let gone = retain(&reports, Some(90 * 3_600), None);
         assert!((10..=30).contains(&gone), "{gone} reports were older than 90 hours");
+        let last_gone = begin.plus_micros((gone - 1) * 3_600_000_000);
         for _ in 0..2 {
+            assert!((last_gone..last_gone.plus_micros(3_600_000_000)).contains(&reports.given_up_until()));
             assert_eq!(there(&reports), 120 - gone);
             assert_eq!(reports.report(PROJECT, Tx(1)).expect("readable"), None);
             assert!(reports.append(PROJECT, report(Some(0), &[])).await.expect("taken").duplicate, "its id is remembered for a week");

@@ -22,6 +22,10 @@ impl ReportSource for Source {
         self.reports.now()
     }
 
+    fn given_up_until(&self) -> Stamp {
+        self.reports.given_up_until()
+    }
+
     fn durable_stamp(&self) -> watch::Receiver<Stamp> {
         self.reports.durable_stamp()
     }

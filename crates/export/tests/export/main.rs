@@ -4,7 +4,7 @@ mod faults;
 mod store;
 mod twin;
 
-use catalog::{Catalog, MetricDraft, SecretEdits, StoreDraft, StoreId, StoreSettings};
+use catalog::{BackfillDraft, Catalog, MetricDraft, SecretEdits, StoreDraft, StoreId, StoreSettings};
 use export::egress::EgressPolicy;
 use export::send::Door;
 use export::{Export, Phase};
@@ -282,6 +282,34 @@ async fn downtime_is_a_gap_and_a_partial_window_says_its_coverage() {
     let times: Vec<u64> = store.accepted().iter().map(|body| body.time).collect();
     assert!(!times.contains(&(since.secs() + 1)), "no point says 0 for a time when nobody listened");
     assert_eq!(world.catalog.ledger(id).expect("read").imbalance(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backfill_says_nothing_of_reports_that_retention_took() {
+    let mut world = World::new();
+    let store = FakeStore::start(|_, _| Answer::Status(204, ""));
+    world.put_metric("all", &[], &[(AggregateOp::Count, "_tx")]);
+    world.start();
+    let begun = world.twin.time().secs() + 1;
+    until("some seconds have passed", || {
+        world.twin.submit(1);
+        world.twin.time().secs() > begun + 8
+    })
+    .await;
+    // From the middle of a window on there are reports.
+    world.twin.give_up(Stamp::from_micros((begun + 3) * 1_000_000 + 500_000));
+    world.put_influx("a", store.url());
+    let draft = BackfillDraft { period: Period::new(1).expect("legal"), since: begun, until: begun + 6, sets: vec!["s".to_owned()] };
+    let id = world.catalog.start_backfill(world.project, "a", &draft, "test", &|| world.twin.time()).expect("begun");
+    let told = |world: &World| world.catalog.backfill(id).expect("read").expect("there");
+    until("it is filled and sent", || {
+        world.twin.submit(1);
+        told(&world).ended.is_some() && told(&world).open_points == 0
+    })
+    .await;
+    assert_eq!((told(&world).windows, told(&world).passed_over), (2, 4));
+    let times: Vec<u64> = store.accepted().iter().map(|body| body.time).filter(|time| *time < begun + 6).collect();
+    assert!(!times.is_empty() && times.iter().all(|time| [begun + 4, begun + 5].contains(time)), "{begun}: {times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,11 +14,17 @@ pub(crate) struct Twin {
     began: Instant,
     reports: Mutex<Vec<Report>>,
     durable: watch::Sender<Stamp>,
+    given_up: Mutex<Stamp>,
 }
 
 impl Twin {
     pub(crate) fn new() -> Twin {
-        Twin { began: Instant::now(), reports: Mutex::new(Vec::new()), durable: watch::Sender::new(Stamp::ZERO) }
+        Twin {
+            began: Instant::now(),
+            reports: Mutex::default(),
+            durable: watch::Sender::new(Stamp::ZERO),
+            given_up: Mutex::new(Stamp::ZERO),
+        }
     }
 
     pub(crate) fn time(&self) -> Stamp {
@@ -50,6 +56,12 @@ impl Twin {
         ]);
         reports.push(Report { project: ProjectId(1), tx: Tx(n + 1), stamp, attributes });
         self.durable.send_replace(stamp);
+    }
+
+    /// Loses reports up to a stamp, as retention does.
+    pub(crate) fn give_up(&self, until: Stamp) {
+        self.reports.lock().expect("no panic while held").retain(|report| report.stamp > until);
+        *self.given_up.lock().expect("no panic while held") = until;
     }
 
     fn within(&self, from: Stamp, to: Stamp) -> Vec<Report> {
@@ -103,6 +115,10 @@ impl Twin {
 impl ReportSource for Twin {
     fn now(&self) -> Stamp {
         self.time()
+    }
+
+    fn given_up_until(&self) -> Stamp {
+        *self.given_up.lock().expect("no panic while held")
     }
 
     fn durable_stamp(&self) -> watch::Receiver<Stamp> {
