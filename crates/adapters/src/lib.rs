@@ -32,6 +32,7 @@ pub use description::{Description, Direction, Field, Kind, Preset};
 pub use grafana::Grafana;
 pub use graphite::Graphite;
 pub use influxdb::InfluxDb;
+pub use names::{may_be_name, may_be_value};
 pub use outgoing::{HeaderText, HttpRequest, Outgoing, TcpLines};
 pub use payload::{Payload, Piece, dump};
 pub use prometheus::Prometheus;

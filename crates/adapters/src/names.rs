@@ -68,6 +68,28 @@ pub(crate) fn cut(text: &str, chars_max: usize) -> &str {
     text.char_indices().nth(chars_max).map_or(text, |(at, _)| &text[..at])
 }
 
+/// Whether a store may show the label with this value, read as the store spells it: `none` is a missing value and never a text.
+pub fn may_be_value(written: &str, label: &Label) -> bool {
+    match label {
+        Label::Missing => written == MISSING,
+        Label::Other => written == OTHER,
+        Label::Text(raw) if raw.is_empty() => written == EMPTY,
+        Label::Text(raw) if is_marked(written) => written.ends_with(&mark(raw.as_bytes())),
+        Label::Text(raw) => written == raw && !is_taken(raw),
+    }
+}
+
+/// Whether a store may show the attribute under this label name: letters and digits are never replaced, other characters may be.
+pub fn may_be_name(written: &str, attribute: &str) -> bool {
+    let plain = |name: &str| node(name, char::is_alphanumeric).to_lowercase();
+    written == attribute || plain(written) == plain(attribute) || (is_marked(written) && written.ends_with(&mark(attribute.as_bytes())))
+}
+
+/// Whether a text is one that stores show for something else.
+fn is_taken(raw: &str) -> bool {
+    matches!(raw, MISSING | OTHER | EMPTY) || is_marked(raw)
+}
+
 /// One node of a name: characters that `keep` refuses become `_`, runs of `_` become one. A node that is too long, or of
 /// which nothing readable is left, carries a mark.
 pub(crate) fn node(raw: &str, keep: impl Fn(char) -> bool) -> String {
@@ -103,7 +125,7 @@ impl Speller {
             Label::Text(raw) => raw,
         };
         let short = cut(raw, chars_max);
-        let taken = matches!(raw.as_str(), MISSING | OTHER | EMPTY) || is_marked(raw);
+        let taken = is_taken(raw);
         let text = match clean(short) {
             Clean::Faithful(text) if !taken && short.len() == raw.len() => return text,
             Clean::Faithful(text) => text.into_owned(),
@@ -379,6 +401,30 @@ mod tests {
         }
         assert!(is_marked(&mark(b"anything")));
         assert!(!is_marked("\u{e4}x0a1b2c3d"));
+    }
+
+    #[test]
+    fn what_a_store_shows_leads_back_to_the_label() {
+        let text = |raw: &str| Label::Text(raw.to_owned());
+        let long = "x".repeat(VALUE_CHARS_MAX + 1);
+        let labels =
+            [Label::Missing, Label::Other, text(""), text("none"), text("__other__"), text("a"), text("a b"), text("a_b"), text(&long)];
+        let mut speller = Speller::default();
+        for label in &labels {
+            let written = speller.value(label, VALUE_CHARS_MAX, |raw| Clean::replacing(raw, plain));
+            let meant: Vec<&Label> = labels.iter().filter(|other| may_be_value(&written, other)).collect();
+            assert_eq!(meant, [label], "{written}");
+        }
+        for (written, attribute, may) in [
+            ("error_type", "error.type", true),
+            ("error.type", "error.type", true),
+            ("Error-Type", "error.type", true),
+            (&format!("error_type{}", mark(b"error.type")), "error.type", true),
+            ("errortype", "error.type", false),
+            ("error_type", "error.types", false),
+        ] {
+            assert_eq!(may_be_name(written, attribute), may, "{written}");
+        }
     }
 
     #[test]

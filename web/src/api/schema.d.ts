@@ -2135,7 +2135,7 @@ export interface operations {
                 store?: string;
                 /** @description the series of all groups beyond the budget */
                 other?: boolean;
-                /** @description an attribute that the reports lack; may be repeated */
+                /** @description an attribute that the reports lack; may be repeated. Every other parameter is a label of the point, named and spelt as in reports or as the store shows it */
                 missing?: string;
                 /** @description list reports after this number */
                 after?: number;

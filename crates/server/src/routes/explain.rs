@@ -62,36 +62,85 @@ impl Asked {
         Ok(asked)
     }
 
-    /// The key of the series among those sealed. A value `none` stands for a missing one, and `__other__` for all other series, as
-    /// stores show them, where no series has that very text.
+    /// The series among those sealed. Without a store, values are as reports have them, or as stores show them; with one, as it
+    /// shows them first.
     fn series<'a>(&self, query: &Query, store: Option<&Store>, sealed: &'a SealedMetric) -> Result<&'a SealedSeries, Refusal> {
-        let shown_as = |attribute: &str| store.and_then(|store| store.newest().settings.label_names.get(attribute).cloned());
-        let mut key: SeriesKey = Vec::new();
+        let renamed = |attribute: &str| store.and_then(|store| store.newest().settings.label_names.get(attribute));
+        let names = |name: &str, attribute: &str| {
+            name == attribute
+                || renamed(attribute).is_some_and(|new| adapters::may_be_name(name, new))
+                || adapters::may_be_name(name, attribute)
+        };
+        // A name that is an attribute as it stands is no spelling of another.
+        let of = |name: &str| {
+            let exact = query.group.iter().position(|attribute| attribute == name);
+            exact.or_else(|| query.group.iter().position(|attribute| names(name, attribute)))
+        };
+        let mut given: Vec<Option<&str>> = vec![None; query.group.len()];
+        for (name, value) in &self.labels {
+            let at = of(name).ok_or_else(|| Refusal::invalid(name, "is no label of this metric"))?;
+            given[at] = Some(value);
+        }
+        for name in &self.missing {
+            of(name).ok_or_else(|| Refusal::invalid("missing", format!("{name:?} is no label of this metric")))?;
+        }
         for (at, attribute) in query.group.iter().enumerate() {
-            let renamed = shown_as(attribute);
-            let given = self.labels.iter().find(|(name, _)| name == attribute || Some(name) == renamed.as_ref());
-            let text = |text: &str| Label::Text(text.to_owned());
-            let is_there = |text: &str| sealed.series.iter().any(|one| matches!(&one.key[at], Label::Text(other) if other == text));
-            key.push(match given {
-                _ if self.other => Label::Other,
-                _ if self.missing.contains(attribute) => Label::Missing,
-                Some((_, value)) if value == "none" && !is_there(value) => Label::Missing,
-                Some((_, value)) if value == "__other__" && !is_there(value) => Label::Other,
-                Some((_, value)) => text(value),
-                None => {
+            if given[at].is_none() && !self.other && !self.missing.iter().any(|name| of(name) == Some(at)) {
+                return Err(Refusal::invalid(
+                    attribute,
+                    "is missing: the metric is grouped by it; missing=<attribute> or other=true name the special series",
+                ));
+            }
+        }
+        let is_raw = |value: &str, label: &Label| matches!(label, Label::Text(text) if text == value);
+        let ways: [Reading<'_>; 3] = match store {
+            Some(_) => [&adapters::may_be_value, &is_raw, &in_any_case],
+            None => [&|value, label| is_raw(value, label) || adapters::may_be_value(value, label), &in_any_case, &in_any_case],
+        };
+        for is_meant in ways {
+            let fits = |at: usize, label: &Label| match given[at] {
+                _ if self.other => *label == Label::Other,
+                Some(value) => is_meant(value, label),
+                None => *label == Label::Missing,
+            };
+            let live = sealed.series.iter().filter(|one| one.live);
+            let mut found = live.filter(|one| one.key.iter().enumerate().all(|(at, label)| fits(at, label)));
+            match (found.next(), found.next()) {
+                (Some(one), None) => return Ok(one),
+                (Some(one), Some(two)) => {
+                    let at = (0..one.key.len()).find(|at| one.key[*at] != two.key[*at]).unwrap_or(0);
                     return Err(Refusal::invalid(
-                        attribute,
-                        "is missing: the metric is grouped by it; missing=<attribute> or other=true name the special series",
+                        &query.group[at],
+                        format!(
+                            "{:?} may be {} or {}: give store=<metric store> and the value as it is shown there, or missing={}",
+                            given[at].unwrap_or_default(),
+                            shown(&one.key[at]),
+                            shown(&two.key[at]),
+                            query.group[at]
+                        ),
                     ));
                 }
-            });
+                (None, _) => {}
+            }
         }
-        let known = |name: &String| query.group.iter().any(|attribute| attribute == name || shown_as(attribute).as_ref() == Some(name));
-        if let Some((name, _)) = self.labels.iter().find(|(name, _)| !known(name)) {
-            return Err(Refusal::invalid(name, "is no label of this metric"));
-        }
-        let found = sealed.series.iter().find(|one| one.key == key && one.live);
-        found.ok_or_else(|| Refusal::missing("series of these labels in that window"))
+        Err(Refusal::missing("series of these labels in that window"))
+    }
+}
+
+/// Whether a value that was given means a label.
+type Reading<'a> = &'a dyn Fn(&str, &Label) -> bool;
+
+/// As a store shows it that changes capitals.
+fn in_any_case(value: &str, label: &Label) -> bool {
+    matches!(label, Label::Text(text) if text.to_lowercase() == value.to_lowercase())
+}
+
+/// For people.
+fn shown(label: &Label) -> String {
+    match label {
+        Label::Text(text) => format!("the text {text:?}"),
+        Label::Missing => "a missing value".to_owned(),
+        Label::Other => "all other series".to_owned(),
     }
 }
 
@@ -131,7 +180,7 @@ pub(crate) struct Explanation {
         ("period" = Option<String>, Query, description = "seconds of the window; by default that of the store"),
         ("store" = Option<String>, Query, description = "a store whose period and label names are meant"),
         ("other" = Option<bool>, Query, description = "the series of all groups beyond the budget"),
-        ("missing" = Option<String>, Query, description = "an attribute that the reports lack; may be repeated"),
+        ("missing" = Option<String>, Query, description = "an attribute that the reports lack; may be repeated. Every other parameter is a label of the point, named and spelt as in reports or as the store shows it"),
         ("after" = Option<u64>, Query, description = "list reports after this number"),
         ("limit" = Option<usize>, Query, description = "most reports listed, to 1,000; by default 100")),
     responses((status = 200, body = serde_json::Value), (status = 404, body = crate::reply::ProblemBody), (status = 422, body = crate::reply::ProblemBody)))]
@@ -377,6 +426,36 @@ mod tests {
         assert!(holds("-1.5e3", Value::Text("-1.5e3".into())) && !holds("1.5", Value::Text("1x5".into())));
         assert!(holds("a.b", Value::Text("a.b".into())) && !holds("a.b", Value::Text("axb".into())));
         assert!(is_in("a", &Label::Missing).holds(None));
+    }
+
+    #[test]
+    fn a_label_is_read_as_reports_have_it_or_as_the_store_shows_it() {
+        let text = |text: &str| Label::Text(text.to_owned());
+        let key = |a: Label, b: &str| vec![a, text(b)];
+        let keys = [key(Label::Missing, "x"), key(text("none"), "x"), key(text(""), "x"), key(text("Crash"), "x"), key(text("hang"), "y")];
+        let series = |key: &SeriesKey| SealedSeries { key: key.clone(), cells: vec![], live: true };
+        let series = keys.iter().map(series).collect();
+        let sealed = SealedMetric { revision: catalog::RevisionId(1), failure: None, matched: 0, own: 0, folded: 0, left_out: 0, series };
+        let query = Query { group: vec!["error.type".into(), "os".into()], ..Query::default() };
+        let read = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+            let asked = Asked::read(pairs)?;
+            asked.series(&query, None, &sealed).map(|one| one.key.clone())
+        };
+        for (pairs, meant) in [
+            (&[("error.type", "Crash"), ("os", "x")][..], &keys[3]),
+            (&[("error_type", "crash"), ("os", "x")], &keys[3]),
+            (&[("error.type", "__empty__"), ("os", "x")], &keys[2]),
+            (&[("missing", "error.type"), ("os", "x")], &keys[0]),
+            (&[("missing", "error_type"), ("os", "x")], &keys[0]),
+        ] {
+            assert_eq!(read(pairs).ok().as_ref(), Some(meant), "{pairs:?}");
+        }
+        let refused = read(&[("error.type", "none"), ("os", "x")]).expect_err("a missing value or the text");
+        assert!(format!("{refused:?}").contains("may be"), "{refused:?}");
+        for pairs in [&[("error.type", "hang"), ("os", "x")][..], &[("error.type", "hang")], &[("missing", "colour"), ("os", "x")]] {
+            assert!(read(pairs).is_err(), "{pairs:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::crashmeter::{Crashmeter, Project, number_in};
 use crate::http::with_query;
 use crate::process::{free_port, program};
+use crate::receivers::capture::Capture;
 use crate::receivers::graphite::Graphite;
 use crate::receivers::{VISIBLE, now_s};
 use crate::wait;
@@ -93,6 +94,9 @@ fn the_audit_names_what_became_of_everything_and_a_point_its_reports() {
     assert_eq!((&other["tx"], &other["reproduced"]), (&json!(numbers(&[2, 3])), &json!(true)), "{other}");
     let page = explain(&project, &[("window", &window), ("other", "true"), ("limit", "1")]).expect(200).json();
     assert_eq!((&page["tx"], &page["next_after"]), (&json!(numbers(&[2])), &json!(sent[2].0)), "{page}");
+    // Labels may be given as the store shows them.
+    let shown = explain(&project, &[("window", &window), ("Kind", "__other__"), ("store", "carbon")]).expect(200).json();
+    assert_eq!(shown["tx"], other["tx"]);
     for (pairs, status, field) in [
         (vec![("window", window.as_str())], 422, "kind"),
         (vec![("window", &window), ("kind", "none such")], 404, ""),
@@ -183,4 +187,30 @@ fn a_new_store_is_filled_from_stored_reports_without_touching_live_windows() {
         let refused = project.ask("POST", &format!("metric-stores/{store}/backfill"), body).expect(422).json();
         assert_eq!(refused["field"], field, "{refused}");
     }
+}
+
+#[test]
+fn a_backfill_fills_nothing_from_before_there_was_anybody_to_count() {
+    let endpoint = Capture::always(204, "");
+    let server = Crashmeter::start();
+    let project = server.project("young");
+    let made = now_s();
+    project.metric("all", "by", json!({"query": {"fold": {"_tx": [["count"]]}}}));
+    wait::until_second(made + 3);
+    let store = json!({"adapter": "influxdb", "period": 1, "sets": ["all"], "url": endpoint.url("/write?db=x")});
+    let first = project.store("influx", store)["first_window_start"].as_u64().expect("the first window");
+    project.ask("POST", "metric-stores/influx/backfill", json!({"from": made - 100, "to": first})).expect(202);
+    wait::until("it is filled", VISIBLE, || {
+        let told = project.ask("GET", "metric-stores/influx/backfill", Value::Null).json();
+        if told[0]["outcome"] == "done" && told[0]["open_points"] == 0 { Ok(()) } else { Err(told.to_string()) }
+    });
+    let times = endpoint.got().iter().flat_map(|request| request.text().lines().map(second_of).collect::<Vec<_>>()).collect::<Vec<_>>();
+    assert!(times.iter().any(|second| *second < first), "the windows since then are filled: {times:?}");
+    assert!(times.iter().all(|second| *second + 1 >= made), "none is from before {made}: {times:?}");
+    assert!(!server.log().contains("\"down_seconds\":1"), "a first start was down for no time");
+}
+
+/// The time of a line of InfluxDB's line protocol.
+fn second_of(line: &str) -> u64 {
+    line.rsplit(' ').next().and_then(|time| time.parse().ok()).unwrap_or_else(|| panic!("a line without time: {line}"))
 }
