@@ -96,7 +96,7 @@ impl Pull for CirconusPull {
         };
         let url = about.url_or_words(self.page_name());
         let host = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).split(['/', ':']).next().unwrap_or_default();
-        let check = json!({
+        let mut check = json!({
             "type": "json",
             "display_name": format!("crashmeter {}", about.store),
             "target": host,
@@ -106,6 +106,12 @@ impl Pull for CirconusPull {
             "config": {"url": url, "method": "GET", "http_version": "1.1", "auth_method": "Basic", "auth_user": username, "auth_password": password},
             "metric_filters": [["allow", ".", "all metrics"]],
         });
+        if check["period"] != json!(about.period_secs()) {
+            let (shown, every) = (&check["period"], about.period_secs());
+            check["notes"] = json!(format!(
+                "Circonus reads every {shown} s and windows are of {every} s: it sees only the newest window at each reading"
+            ));
+        }
         let curl = format!("curl -sS -u {} {}\n", snippet::shell(&format!("{username}:{password}")), snippet::shell(&url));
         let mut snippets = vec![
             Snippet::new("Check (POST /check_bundle)", "json", snippet::pretty(&check)),

@@ -257,7 +257,8 @@ impl Pull for Prometheus {
             let (metric, up) = (&about.page.series[shown.metric], &about.page.series[shown.up]);
             let name = names.of(shown.metric);
             let queries = match metric.shape {
-                Shape::Additive => [format!("increase({name}_total[1h])"), format!("{name}_window")],
+                // A panel whose steps are longer than a window would pass windows over if it showed the gauge alone.
+                Shape::Additive => [format!("increase({name}_total[1h])"), format!("sum_over_time({name}_window[$__interval])")],
                 Shape::Gauge => [(); 2].map(|()| format!("{name}_window")),
                 Shape::Health => [(); 2].map(|()| name.to_owned()),
             };

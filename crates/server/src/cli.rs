@@ -240,6 +240,9 @@ async fn run(command: Command) -> Outcome {
         Command::Query { server, project, group, fold, filter, last, json } => {
             let body = with_span(json!({"query": query_of(&group, &fold, &filter)?}), last)?;
             let answer = server.ask(Method::POST, &["projects", &project, "query"], Some(body)).await?;
+            for warning in answer["warnings"].as_array().into_iter().flatten() {
+                let _ = writeln!(std::io::stderr(), "warning: {}", plain(warning.as_str().unwrap_or_default()));
+            }
             if json { say(&serde_json::to_string_pretty(&answer)?) } else { say(&table(&answer, group.len())) }
         }
         Command::Preview { server, project, store, window, json } => {
@@ -503,9 +506,17 @@ fn table(answer: &Json, groups: usize) -> String {
 fn cell(value: &Json) -> String {
     match value {
         Json::Null => "none".to_owned(),
-        Json::String(text) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+        // Told apart from what is missing.
+        Json::String(text) if text.is_empty() || text == "none" => format!("{text:?}"),
+        Json::String(text) => plain(text),
+        Json::Array(counted) => counted.iter().map(|one| format!("{} {}", cell(&one[0]), one[1])).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
+}
+
+/// A text that goes to a terminal: it comes from clients, so nothing in it may steer it.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn preview(answer: &Json) -> String {
@@ -569,10 +580,15 @@ mod tests {
 
     #[test]
     fn a_table_has_a_bar_for_each_group() {
-        let answer = json!({"columns": ["kind", "count"], "rows": [["a", 10], [null, 5]], "matched": 15, "groups": 2, "truncated": false});
+        let answer = json!({"columns": ["kind", "count"], "rows": [["a", 10], [null, 5], ["none", 2], ["", 1]], "matched": 15, "groups": 2, "truncated": false});
         assert_eq!(
             table(&answer, 1),
-            "kind  count  \na        10  ██████████████████████████████\nnone      5  ███████████████\n\n15 reports in 2 groups"
+            "kind    count  \n\
+             a          10  ██████████████████████████████\n\
+             none        5  ███████████████\n\
+             \"none\"      2  ██████\n\
+             \"\"          1  ███\n\n\
+             15 reports in 2 groups"
         );
     }
 }

@@ -234,7 +234,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Attributes that the project's reports have had since the server started. */
+        /** Attributes that the project's reports have or had. */
         get: operations["attributes"];
         put?: never;
         post?: never;
@@ -815,7 +815,7 @@ export interface components {
             matched: number;
             /** @description Reports in each row. */
             row_matched: number[];
-            /** @description Group values (null where missing), then one value an aggregate. */
+            /** @description Group values (null where missing), then one value an aggregate: a list of value and reports for `histogram`. */
             rows: Record<string, never>[][];
             /**
              * Format: int64
@@ -831,6 +831,8 @@ export interface components {
             totals: Record<string, never>[];
             /** @description Whether groups after the shown ones were left out. */
             truncated: boolean;
+            /** @description What is probably not meant, such as an attribute that no report has had. */
+            warnings: string[];
         };
         /** @description Groups that a budget leaves without a series of their own. */
         Beyond: {

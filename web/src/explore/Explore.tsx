@@ -201,6 +201,12 @@ export function Explore({ project, search }: { project: string; search: string }
       )}
       {active.error && <ErrorBox error={active.error} retry={active.reload} />}
       <Progress on={active.loading} />
+      {query.view === 'table' &&
+        table.data?.warnings.map((warning) => (
+          <div class="notice warn" key={warning}>
+            {warning}
+          </div>
+        ))}
       <div class="spread results-head">
         <span role="status">
           {table.data && query.view === 'table' && (

@@ -58,7 +58,7 @@ fn audited(answer: &Json) -> String {
         out += &format!("{name}\n");
         if came.is_object() {
             out += &format!(
-                "  since the start: {} = accepted {} + duplicate {} + refused {}\n",
+                "  since this process started: {} = accepted {} + duplicate {} + refused {}\n",
                 count(&came["submissions"], "submission"),
                 came["accepted"],
                 came["duplicate"],
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(
             audited(&answer),
             "game\n\
-             \x20 since the start: 9 submissions = accepted 7 + duplicate 1 + refused 1\n\
+             \x20 since this process started: 9 submissions = accepted 7 + duplicate 1 + refused 1\n\
              \x20 windows of 60 s: 3 sealed, 1 gap (120 s); 7 reports accepted in them; metrics sealed 3, failed 0; matched 7 = own 6 + folded 1\n\
              \x20 carbon: 3 windows, due 9 = confirmed 0 + sent 6 + refused 0 + excluded 1 + open 2 + expired 0 + cancelled 0\n\
              \x20   1 point: excluded: not a number\n\

@@ -260,7 +260,10 @@ fn store_of(project: &str, store: &Store, used: &mut BTreeSet<String>) -> Json {
             shown.remove(key);
         }
     }
-    for (field, _) in store.adapter_secrets() {
+    let description = adapters::description(&store.newest().settings.adapter);
+    let is_generated = |name: &str| description.and_then(|all| all.field(name)).is_some_and(|field| field.generated);
+    // What the server makes is not said, and cannot be.
+    for (field, _) in store.adapter_secrets().filter(|(field, _)| !is_generated(field)) {
         shown.insert(field.clone(), json!(format!("${{{}}}", variable(project, &store.name, field, used))));
     }
     Json::Object(shown)

@@ -10,7 +10,8 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalog::{AttributeSetting, AttributeType, Declared, Format, Scope};
-use model::Problem;
+use model::{Aggregate, AggregateOp, Problem, Query};
+use reports::AttributeSummary;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -132,4 +133,87 @@ fn check(new: NewSetting, attribute: &str) -> Result<Declared, Refusal> {
         problems = declared.problems(attribute);
     }
     if problems.is_empty() { Ok(declared) } else { Err(Refusal::from(problems)) }
+}
+
+/// What in a query is probably not meant: attributes that no report has had, and arithmetic over text.
+pub(super) fn advice(attributes: &[AttributeSummary], query: &Query) -> Vec<String> {
+    let known = |name: &str| {
+        name.starts_with('_') || name == "timestamp.received" || name == "report.delay" || attributes.is_empty() || {
+            attributes.iter().any(|one| one.name == name || model::aliases(name).contains(&one.name.as_str()))
+        }
+    };
+    let conditions = query.filter.iter().flatten().map(|condition| &condition.attribute);
+    let aggregated = query.aggregates.iter().map(|aggregate| &aggregate.attribute);
+    let mut advice: Vec<String> = conditions
+        .chain(&query.group)
+        .chain(aggregated)
+        .filter(|name| !known(name))
+        .map(|name| format!("no report has had the attribute {name}; is it spelt rightly?"))
+        .collect();
+    for Aggregate { op, attribute } in &query.aggregates {
+        let is_arithmetic = matches!(op, AggregateOp::Sum | AggregateOp::Mean | AggregateOp::Min | AggregateOp::Max);
+        if is_arithmetic && is_text(attributes, attribute) {
+            advice.push(format!("{attribute} is text: {} takes in only those values that read as numbers", op.name()));
+        }
+    }
+    advice.sort();
+    advice.dedup();
+    advice
+}
+
+/// Whether an attribute has been text in every report that had it, or is so by what it means.
+pub(super) fn is_text(attributes: &[AttributeSummary], name: &str) -> bool {
+    let seen = attributes.iter().find(|one| one.name == name);
+    known_text(name) || seen.is_some_and(|one| one.texts > 0 && one.numbers == 0 && one.booleans == 0)
+}
+
+/// Attributes that are text in every report, whether one has come yet or not.
+fn known_text(name: &str) -> bool {
+    matches!(
+        name,
+        "_rxid"
+            | "fingerprint"
+            | "callstack"
+            | "callstack.functions"
+            | "callstack.files"
+            | "callstack.modules"
+            | "classifiers"
+            | "lang.name"
+            | "lang.version"
+            | "error.type"
+            | "error.message"
+            | "guid"
+            | "hostname"
+            | "application"
+            | "application.version"
+            | "uname.sysname"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_probably_not_meant_is_said() {
+        let seen = |name: &str, [texts, numbers, booleans]: [u64; 3]| AttributeSummary { name: name.to_owned(), texts, numbers, booleans };
+        let attributes = [seen("age", [0, 4, 0]), seen("app.version", [4, 0, 0]), seen("mixed", [1, 1, 0]), seen("plan", [2, 0, 0])];
+        let of = |group: &str, op: AggregateOp, attribute: &str| {
+            let aggregates = vec![Aggregate { op, attribute: attribute.to_owned() }];
+            advice(&attributes, &Query { group: vec![group.to_owned()], aggregates, ..Query::default() })
+        };
+        for (group, op, attribute, said) in [
+            ("release", AggregateOp::Sum, "age", None),
+            ("mixed", AggregateOp::Unique, "plan", None),
+            ("plan", AggregateOp::Mean, "mixed", None),
+            ("plan", AggregateOp::Mean, "plan", Some("plan is text: mean takes in only")),
+            ("plans", AggregateOp::Count, "_tx", Some("no report has had the attribute plans;")),
+            ("plan", AggregateOp::Sum, "agee", Some("no report has had the attribute agee;")),
+        ] {
+            let advice = of(group, op, attribute);
+            assert_eq!(advice.len(), usize::from(said.is_some()), "{advice:?}");
+            assert!(advice.iter().all(|advice| advice.starts_with(said.unwrap_or_default())), "{advice:?}");
+        }
+        assert_eq!(advice(&[], &Query { group: vec!["plans".to_owned()], ..Query::default() }), Vec::<String>::new(), "nothing came yet");
+    }
 }

@@ -88,7 +88,7 @@ impl Asked {
             if given[at].is_none() && !self.other && !self.missing.iter().any(|name| of(name) == Some(at)) {
                 return Err(Refusal::invalid(
                     attribute,
-                    "is missing: the metric is grouped by it; missing=<attribute> or other=true name the special series",
+                    "is not given, and the metric is grouped by it; `missing` names an attribute that reports lack, `other` means all other series",
                 ));
             }
         }
@@ -112,7 +112,7 @@ impl Asked {
                     return Err(Refusal::invalid(
                         &query.group[at],
                         format!(
-                            "{:?} may be {} or {}: give store=<metric store> and the value as it is shown there, or missing={}",
+                            "{:?} may be {} or {}: name the `store` and give the value as it is shown there, or say that {} is `missing`",
                             given[at].unwrap_or_default(),
                             shown(&one.key[at]),
                             shown(&two.key[at]),

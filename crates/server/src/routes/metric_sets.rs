@@ -1,5 +1,6 @@
 //! Metric sets and the metrics in them: queries in the Backtrace grammar, without time.
 
+use super::attributes::{advice, is_text};
 use super::projects::{Body, check_name};
 use crate::app::App;
 use crate::auth::Caller;
@@ -170,22 +171,10 @@ pub(crate) fn check(app: &App, project: Option<ProjectId>, new: &NewMetric) -> R
     let parsed = grammar::parse(&new.query)?;
     let attributes = project.map(|project| app.reports.attributes(project)).unwrap_or_default();
     let mut warnings = parsed.warnings;
-    let known = |name: &str| {
-        name.starts_with('_') || name == "timestamp.received" || name == "report.delay" || attributes.is_empty() || {
-            attributes.iter().any(|one| one.name == name || model::aliases(name).contains(&one.name.as_str()))
-        }
-    };
-    let conditions = parsed.query.filter.iter().flatten().map(|condition| &condition.attribute);
-    let aggregated = parsed.query.aggregates.iter().map(|aggregate| &aggregate.attribute);
-    for name in conditions.chain(&parsed.query.group).chain(aggregated) {
-        if !known(name) {
-            warnings.push(format!("no report has had the attribute {name} since the server started; is it spelt rightly?"));
-        }
-    }
+    warnings.extend(advice(&attributes, &parsed.query));
     for aggregate in &parsed.query.aggregates {
-        let seen = attributes.iter().find(|one| one.name == aggregate.attribute);
-        let text_only = seen.is_some_and(|one| one.texts > 0 && one.numbers == 0 && one.booleans == 0);
-        if matches!(aggregate.op, AggregateOp::First | AggregateOp::Last) && (text_only || known_text(&aggregate.attribute)) {
+        let is_text = is_text(&attributes, &aggregate.attribute);
+        if matches!(aggregate.op, AggregateOp::First | AggregateOp::Last) && is_text {
             return Err(Refusal::invalid(
                 &format!("query.fold.{}", aggregate.attribute),
                 format!(
@@ -206,29 +195,6 @@ pub(crate) fn check(app: &App, project: Option<ProjectId>, new: &NewMetric) -> R
     warnings.sort();
     warnings.dedup();
     Ok((MetricDraft { query: parsed.query, zero_for: new.zero_for, series_budget }, warnings))
-}
-
-/// Attributes that are text in every report, whether one has come yet or not.
-fn known_text(name: &str) -> bool {
-    matches!(
-        name,
-        "_rxid"
-            | "fingerprint"
-            | "callstack"
-            | "callstack.functions"
-            | "callstack.files"
-            | "callstack.modules"
-            | "classifiers"
-            | "lang.name"
-            | "lang.version"
-            | "error.type"
-            | "error.message"
-            | "guid"
-            | "hostname"
-            | "application"
-            | "application.version"
-            | "uname.sysname"
-    )
 }
 
 fn shown_set(snapshot: &Snapshot, project: &Project, set: &str) -> ShownSet {

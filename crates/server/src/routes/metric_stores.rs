@@ -486,6 +486,14 @@ pub(crate) fn check(
             HORIZON_SECS
         }),
     };
+    if let Some(period) = period
+        && horizon_secs < u64::from(period.secs())
+    {
+        problems.push(Problem::new(
+            "horizon",
+            format!("must be at least the period, {} s: a point would expire before it is tried again", period.secs()),
+        ));
+    }
     let enabled = match common.get("enabled") {
         None => true,
         Some(value) => value.as_bool().unwrap_or_else(|| {

@@ -4,7 +4,6 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::reply::{Refusal, disposition};
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +11,7 @@ use catalog::Scope;
 use model::Tx;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as JsonValue, json};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -26,11 +26,21 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Body<T>, Refusal> {
-        match Json::<T>::from_request(request, app).await {
-            Ok(Json(body)) => Ok(Body(body)),
-            Err(JsonRejection::JsonDataError(error)) => Err(Refusal::invalid("", inner(&error))),
-            Err(error) => Err(Refusal::new(error.status(), "", inner(&error))),
-        }
+        let text = match Json::<Box<RawValue>>::from_request(request, app).await {
+            Ok(Json(text)) => text,
+            Err(error) => return Err(Refusal::new(error.status(), "", inner(&error))),
+        };
+        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text.get())).map(Body).map_err(|error| {
+            let (path, fault) = (error.path().to_string(), error.inner().to_string());
+            // Where it is, in one line of text, says nothing to whom a program wrote the text.
+            let fault = fault.rsplit_once(" at line ").map_or(fault.as_str(), |(fault, _)| fault);
+            let path = if path == "." { "" } else { &path };
+            match fault.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+                Some(name) if path.is_empty() => Refusal::invalid(name, "is missing"),
+                Some(name) => Refusal::invalid(&format!("{path}.{name}"), "is missing"),
+                None => Refusal::invalid(path, fault),
+            }
+        })
     }
 }
 
@@ -126,7 +136,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, caller: Caller, Path(proje
     Ok(Json(ShownProject { name: project.name, created: project.created.secs(), metric_sets: project.sets, submission_urls }))
 }
 
-/// Attributes that the project's reports have had since the server started.
+/// Attributes that the project's reports have or had.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/attributes", params(("project" = String, Path)), responses((status = 200, body = [ShownAttribute])))]
 pub(crate) async fn attributes(
     State(app): State<Arc<App>>,

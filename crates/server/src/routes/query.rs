@@ -79,7 +79,7 @@ pub(crate) struct NewSeries {
 pub(crate) struct Answer {
     /// Group-by attributes, then aggregates.
     columns: Vec<String>,
-    /// Group values (null where missing), then one value an aggregate.
+    /// Group values (null where missing), then one value an aggregate: a list of value and reports for `histogram`.
     #[schema(value_type = Vec<Vec<Object>>)]
     rows: Vec<Vec<Json_>>,
     /// Reports in each row.
@@ -101,6 +101,8 @@ pub(crate) struct Answer {
     /// Reports in the time frame, which the query has looked at.
     rows_read: u64,
     took_micros: u64,
+    /// What is probably not meant, such as an attribute that no report has had.
+    warnings: Vec<String>,
 }
 
 /// Courses over time.
@@ -136,7 +138,9 @@ pub(crate) async fn run(
     Body(new): Body<NewQuery>,
 ) -> Result<Json<Answer>, Refusal> {
     let project = caller.project(&project, Scope::Query)?;
-    let query = grammar::parse(&new.query)?.query;
+    let parsed = grammar::parse(&new.query)?;
+    let (query, mut warnings) = (parsed.query, parsed.warnings);
+    warnings.extend(super::attributes::advice(&app.reports.attributes(project.id), &query));
     let span = time_frame(&app, new.from, new.to)?;
     let limit = bounded("limit", new.limit, ROWS)?;
     let columns: Vec<String> = query.group.iter().cloned().chain(query.aggregates.iter().map(Aggregate::name)).collect();
@@ -182,6 +186,7 @@ pub(crate) async fn run(
         to: span.end.secs(),
         rows_read,
         took_micros: took.as_micros() as u64,
+        warnings,
     }))
 }
 
@@ -373,7 +378,10 @@ fn read_filter(filter: Json_) -> Result<Filter, Refusal> {
 }
 
 fn shown_cell(cell: &Cell) -> Json_ {
-    json!(cell.scalar())
+    match cell {
+        Cell::Histogram(counts) => json!(counts),
+        cell => json!(cell.scalar()),
+    }
 }
 
 /// How groups are sorted.

@@ -19,7 +19,8 @@ fn a_declaration_is_checked_saved_and_listed() {
         (json!({"type": "dictionary", "format": "bytes"}), vec!["format"]),
         (json!({"format": "bytes"}), vec!["format"]),
         (json!({"type": "uuid", "non_negative": true, "description": "x".repeat(1_001)}), vec!["description", "non_negative"]),
-        (json!({"unit": "feet"}), vec![""]),
+        (json!({"unit": "feet"}), vec!["unit"]),
+        (json!({"type": 5}), vec!["type"]),
     ] {
         let refused = put(&project, "memory", body).expect(422).json();
         let several: Vec<&str> = refused["problems"].as_array().expect("a list").iter().filter_map(|one| one["field"].as_str()).collect();

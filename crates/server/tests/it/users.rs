@@ -145,6 +145,7 @@ fn administrators_make_and_change_users() {
     for (body, fields) in [
         (json!({"name": "Ann", "role": "viewer", "password": "long-enough"}), vec!["name"]),
         (json!({"name": "ann", "role": "query", "password": "long-enough"}), vec!["role"]),
+        (json!({"name": "ann", "password": "long-enough"}), vec!["role"]),
         (json!({"name": "ann", "role": "viewer", "password": "x".repeat(1_025)}), vec!["password"]),
         (json!({"name": "", "role": "", "password": "nine-byte"}), vec!["name", "role", "password"]),
     ] {
