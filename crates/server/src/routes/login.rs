@@ -1,6 +1,7 @@
 //! Logging in and out, and one's own account. A session's token is sent like any other: `Authorization: Bearer`. A browser gets it as a
 //! cookie that no script can read.
 
+use super::projects::{self, IS_MISSING};
 use crate::app::App;
 use crate::auth::{Caller, SESSION_COOKIE};
 use crate::reply::Refusal;
@@ -13,6 +14,7 @@ use catalog::{LoginError, Scope, Session, SessionAccess, check_password};
 use model::Secret;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -23,11 +25,11 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Private<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Private<T>, Refusal> {
-        match Json::<T>::from_request(request, app).await {
-            Ok(Json(body)) => Ok(Private(body)),
-            Err(JsonRejection::JsonDataError(_)) => {
-                Err(Refusal::invalid("", "the body has another form than /api/openapi.json gives for this address"))
-            }
+        match Json::<Box<RawValue>>::from_request(request, app).await {
+            Ok(Json(text)) => projects::read(text.get()).map(Private).map_err(|fault| match fault.detail.as_str() {
+                IS_MISSING => Refusal::invalid(&fault.field, IS_MISSING),
+                _ => Refusal::invalid("", "the body has another form than /api/openapi.json gives for this address"),
+            }),
             Err(JsonRejection::JsonSyntaxError(_)) => Err(Refusal::new(StatusCode::BAD_REQUEST, "", "the body is not JSON")),
             Err(error) => Err(Refusal::new(error.status(), "", error.body_text())),
         }

@@ -30,18 +30,34 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
             Ok(Json(text)) => text,
             Err(error) => return Err(Refusal::new(error.status(), "", inner(&error))),
         };
-        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text.get())).map(Body).map_err(|error| {
-            let (path, fault) = (error.path().to_string(), error.inner().to_string());
-            // Where it is, in one line of text, says nothing to whom a program wrote the text.
-            let fault = fault.rsplit_once(" at line ").map_or(fault.as_str(), |(fault, _)| fault);
-            let path = if path == "." { "" } else { &path };
-            match fault.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
-                Some(name) if path.is_empty() => Refusal::invalid(name, "is missing"),
-                Some(name) => Refusal::invalid(&format!("{path}.{name}"), "is missing"),
-                None => Refusal::invalid(path, fault),
-            }
-        })
+        read(text.get()).map(Body).map_err(|Fault { field, detail }| Refusal::invalid(&field, detail))
     }
+}
+
+/// What is wrong with a body, and where.
+pub(super) struct Fault {
+    /// Empty when it is the body as a whole.
+    pub(super) field: String,
+    /// May quote the body.
+    pub(super) detail: String,
+}
+
+/// What it says of a field that is not there.
+pub(super) const IS_MISSING: &str = "is missing";
+
+/// Reads a body that is JSON.
+pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
+        let (path, fault) = (error.path().to_string(), error.inner().to_string());
+        // The line says nothing to people whose program wrote it.
+        let fault = fault.rsplit_once(" at line ").map_or(fault.as_str(), |(fault, _)| fault);
+        let path = if path == "." { "" } else { &path };
+        match fault.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+            Some(name) if path.is_empty() => Fault { field: name.to_owned(), detail: IS_MISSING.to_owned() },
+            Some(name) => Fault { field: format!("{path}.{name}"), detail: IS_MISSING.to_owned() },
+            None => Fault { field: path.to_owned(), detail: fault.to_owned() },
+        }
+    })
 }
 
 fn inner(error: &dyn std::error::Error) -> String {
