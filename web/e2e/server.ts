@@ -37,9 +37,13 @@ export class Server {
   async resume() {
     const listen = this.url.replace('http://', '');
     const data = join(this.folder, 'data');
-    const child = spawn(PROGRAM, ['serve', '--data', data, '--listen', listen, '--allow-egress', '127.0.0.0/8'], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const child = spawn(
+      PROGRAM,
+      ['serve', '--data', data, '--listen', listen, '--allow-egress', '127.0.0.0/8', '--disk-reserve', '0'],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
     child.stdout?.on('data', (text) => {
       this.said += text;
     });

@@ -1,6 +1,8 @@
 //! What every request handler shares.
 
+use crate::disk;
 use crate::intake::Intake;
+use crate::share::{Pace, Room};
 use crate::source::Source;
 use catalog::{Catalog, CatalogError};
 use export::Export;
@@ -12,8 +14,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use url::Url;
 
-/// Bytes of submissions being read or parsed at one time, over all connections. When they are taken, a submission waits for a
-/// moment and is then refused with 503.
+/// Bytes of submissions being read, parsed or stored at one time, over all connections.
 pub(crate) const INFLIGHT_BYTES: usize = 256 << 20;
 /// Queries being evaluated at one time for people; the sealer is not among them. A further one is refused with 503.
 const QUERIES: usize = 2;
@@ -30,8 +31,12 @@ pub(crate) struct App {
     pub(crate) public_url: Url,
     pub(crate) universe: String,
     pub(crate) egress: EgressPolicy,
-    /// Counted in KiB.
-    pub(crate) inflight: Arc<Semaphore>,
+    /// For submissions being read, parsed or stored.
+    pub(crate) room: Arc<Room>,
+    /// Of submissions, by token.
+    pub(crate) pace: Pace<[u8; 32]>,
+    /// The disk of the data folder.
+    pub(crate) disk: Arc<disk::Room>,
     pub(crate) queries: Arc<Semaphore>,
     passwords: Arc<Semaphore>,
     pub(crate) started: std::time::Instant,
@@ -46,6 +51,9 @@ pub(crate) struct Parts {
     pub(crate) public_url: Url,
     pub(crate) universe: String,
     pub(crate) egress: EgressPolicy,
+    /// Reports a second of one token.
+    pub(crate) rate: Option<u32>,
+    pub(crate) disk: Arc<disk::Room>,
 }
 
 impl App {
@@ -59,7 +67,9 @@ impl App {
             public_url: parts.public_url,
             universe: parts.universe,
             egress: parts.egress,
-            inflight: Arc::new(Semaphore::new(INFLIGHT_BYTES >> 10)),
+            room: Room::new(INFLIGHT_BYTES),
+            pace: Pace::new(parts.rate),
+            disk: parts.disk,
             queries: Arc::new(Semaphore::new(QUERIES)),
             passwords: Arc::new(Semaphore::new(PASSWORDS)),
             started: std::time::Instant::now(),

@@ -166,6 +166,12 @@ struct Serve {
     /// Give up the oldest reports when they take more room on the disk, such as 200G.
     #[arg(long, value_name = "SIZE", env = "CRASHMETER_RETAIN_SIZE", value_parser = memory::size)]
     retain_size: Option<u64>,
+    /// Refuse reports when less than this is free on the disk, so that all else goes on; 0 never does. By default 3 % of it, from 1 GiB to 16 GiB.
+    #[arg(long, value_name = "SIZE", env = "CRASHMETER_DISK_RESERVE", value_parser = memory::size_or_none)]
+    disk_reserve: Option<u64>,
+    /// Most reports a second of one submission token, with bursts of ten seconds' worth; above it they are refused with 429.
+    #[arg(long, value_name = "REPORTS", env = "CRASHMETER_RATE", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// Make a project with metrics and a Prometheus store, and submit realistic reports.
     #[arg(long)]
     demo: bool,
@@ -335,6 +341,8 @@ async fn serve(options: Serve) -> Outcome {
         allow_egress: options.allow_egress,
         universe: options.universe,
         memory: options.memory,
+        rate: options.rate,
+        disk_reserve: options.disk_reserve,
         retention: Retention { secs: options.retain_days.map(|days| days * 86_400), bytes: options.retain_size },
     })
     .await?;

@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 const KEPT_SECS: u64 = 86_400 + 3_600;
 
 /// Why the server itself refused, beside the reasons of `ingest`.
-pub(crate) const SERVER_REASONS: [&str; 7] = ["no_token", "unknown_token", "too_large", "timed_out", "busy", "disk_full", "log"];
+pub(crate) const SERVER_REASONS: [&str; 9] =
+    ["no_token", "unknown_token", "over_rate", "over_share", "too_large", "timed_out", "busy", "disk_full", "log"];
 
 /// What came in at the door for one project, since the process started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]

@@ -6,6 +6,7 @@ mod auth;
 pub mod cli;
 mod configuration;
 mod demo;
+mod disk;
 mod forecast;
 mod http;
 mod intake;
@@ -14,6 +15,7 @@ mod memory;
 mod reply;
 mod routes;
 mod serve;
+mod share;
 mod source;
 
 /// The program's version, as `--version` and the user agent show it.

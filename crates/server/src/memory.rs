@@ -37,6 +37,11 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     if bytes < 1 << 20 { Err("must be at least 1M".to_owned()) } else { Ok(bytes) }
 }
 
+/// Reads a size, or 0 for none.
+pub(crate) fn size_or_none(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { size(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,8 +51,9 @@ mod tests {
         for (text, bytes) in [("1048576", Some(1 << 20)), ("512M", Some(512 << 20)), ("4g", Some(4 << 30)), ("2TiB", Some(2 << 40))] {
             assert_eq!(size(text).ok(), bytes, "{text}");
         }
+        assert_eq!((size_or_none("0"), size_or_none("2M"), size("0").is_err()), (Ok(0), Ok(2 << 20), true));
         for text in ["", "M", "4X", "-1G", "1.5G", "99999999999T", "12", "G4"] {
-            assert!(size(text).is_err(), "{text}");
+            assert!(size(text).is_err() && size_or_none(text).is_err(), "{text}");
         }
     }
 

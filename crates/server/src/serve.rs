@@ -3,6 +3,7 @@
 //! Stopping is the same as crashing: open requests may end, nothing is drained, nothing needs to be.
 
 use crate::app::{App, Parts};
+use crate::disk;
 use crate::intake::Intake;
 use crate::source::Source;
 use crate::{http, memory, routes};
@@ -56,6 +57,10 @@ pub(crate) struct Options {
     /// Bytes of columns kept in memory; by default a quarter of the machine's.
     pub(crate) memory: Option<u64>,
     pub(crate) retention: Retention,
+    /// Reports a second of one submission token.
+    pub(crate) rate: Option<u32>,
+    /// Bytes kept free on the disk.
+    pub(crate) disk_reserve: Option<u64>,
 }
 
 /// A server that answers.
@@ -109,9 +114,20 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
     let egress = EgressPolicy { allowed: options.allow_egress, own: vec![address] };
     let intake = Arc::new(Intake::default());
     let source = Arc::new(Source { reports: reports.clone(), intake: intake.clone() });
+    let disk = Arc::new(disk::Room::open(&data, options.disk_reserve).map_err(|error| ServeError::Folder(data.clone(), error))?);
+    watch(disk.clone()).map_err(|error| ServeError::Folder(data.clone(), error))?;
     let (export, sealer) = Export::start(source, catalog.clone(), Door::new(egress.clone()));
-    let app =
-        Arc::new(App::new(Parts { catalog, reports, export, intake, public_url: public_url.clone(), universe: options.universe, egress }));
+    let app = Arc::new(App::new(Parts {
+        catalog,
+        reports,
+        export,
+        intake,
+        public_url: public_url.clone(),
+        universe: options.universe,
+        egress,
+        rate: options.rate,
+        disk,
+    }));
     let admin_token_path = data.join("admin.token");
     write_admin_token(&app, &admin_token_path).await?;
     let admin_password = app.catalog(|app, now| app.catalog.create_first_user(FIRST_START, now)).await?;
@@ -144,6 +160,17 @@ impl Running {
         }
         outcome
     }
+}
+
+/// Looks after the room on the disk for as long as the process lives.
+fn watch(disk: Arc<disk::Room>) -> std::io::Result<()> {
+    let look = move || {
+        loop {
+            std::thread::sleep(disk::EVERY);
+            disk.look();
+        }
+    };
+    std::thread::Builder::new().name("disk".into()).spawn(look).map(drop)
 }
 
 /// The first start makes an admin token, for this machine's administrator alone to read.

@@ -16,7 +16,7 @@ export const short = (value: number) =>
 
 export function bytes(count: number): string {
   if (count < 1024) return `${count} B`;
-  const units = ['KiB', 'MiB', 'GiB'];
+  const units = ['KiB', 'MiB', 'GiB', 'TiB'];
   let value = count;
   let at = -1;
   do {

@@ -6,7 +6,7 @@ import { useApp, useNow } from '../app/context';
 import { paths } from '../app/routes';
 import { EVERY_MS } from '../export/MetricExport';
 import { Status } from '../export/status';
-import { shown } from '../model/format';
+import { bytes, shown } from '../model/format';
 import { ErrorBox, Loading, Scroll } from '../ui/parts';
 
 type Row = { project: string; store: Store; status: StoreStatus };
@@ -18,6 +18,8 @@ const FIGURES: [RegExp, string][] = [
   [/^crashmeter_submissions_total\{outcome="refused"\} (.+)$/m, 'Submissions refused'],
   [/^crashmeter_ledger_imbalance (.+)$/m, 'Points by which the ledgers are off'],
 ];
+const FREE = /^crashmeter_disk_free_bytes (.+)$/m;
+const RESERVE = /^crashmeter_disk_reserve_bytes (.+)$/m;
 
 export function System() {
   const { projects } = useApp();
@@ -47,9 +49,17 @@ export function System() {
     },
     { every: EVERY_MS },
   );
+  const bytesIn = (line: RegExp) => Number(line.exec(page.data ?? '')?.[1] ?? Number.NaN);
+  const [free, reserve] = [bytesIn(FREE), bytesIn(RESERVE)];
   return (
     <main id="page">
       <h1>System</h1>
+      {free < reserve && (
+        <div class="notice bad" role="alert">
+          The disk is nearly full: reports are refused until more than {bytes(reserve)} are free. Make room, or keep fewer reports
+          with <code>--retain-size</code> or <code>--retain-days</code>.
+        </div>
+      )}
       {page.error && <ErrorBox error={page.error} retry={page.reload} />}
       <section class="panel">
         <h2>Server</h2>
@@ -61,6 +71,8 @@ export function System() {
                 ? null
                 : [<dt key={title}>{title}</dt>, <dd key={`${title}=`}>{shown(Number(value))}</dd>];
             })}
+            <dt>Free on the disk</dt>
+            <dd>{bytes(free)}</dd>
           </dl>
         ) : (
           <Loading />

@@ -5,6 +5,7 @@
 
 use crate::app::App;
 use crate::reply::refused_submission;
+use crate::share::{NoRoom, Place};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -17,13 +18,14 @@ use model::{ProjectId, Tx};
 use reports::{AppendError, Receipt};
 use serde_json::{Value as Json_, json};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::{Duration, Instant};
 
 /// How long a whole body may take; the SDKs themselves give up after 4 to 15 s (backtrace-api 1.7).
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a submission waits for memory before it is told to come back.
-const MEMORY_TIMEOUT: Duration = Duration::from_secs(2);
+/// After how long one who was told to come back may do so.
+const COME_BACK: Duration = Duration::from_secs(5);
+/// A body and what is parsed from it live side by side.
+const PARSED: usize = 2;
 /// Bodies from this size on are read on a thread of their own, so that they delay no other connection.
 const LARGE_BODY: usize = 256 << 10;
 
@@ -66,11 +68,12 @@ struct Refused {
     reason: &'static str,
     message: String,
     project: Option<ProjectId>,
+    come_back: Duration,
 }
 
 impl Refused {
     fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Refused {
-        Refused { status, reason, message: message.into(), project: None }
+        Refused { status, reason, message: message.into(), project: None, come_back: COME_BACK }
     }
 
     fn of(self, project: ProjectId) -> Refused {
@@ -87,7 +90,7 @@ impl Refused {
         );
         let mut response = refused_submission(self.status, &self.message);
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.come_back.as_secs().max(1)));
         }
         if self.status == StatusCode::PAYLOAD_TOO_LARGE || self.status == StatusCode::REQUEST_TIMEOUT {
             // The rest of the body is not read, so the connection cannot be used again.
@@ -105,18 +108,24 @@ impl From<Rejection> for Refused {
 }
 
 async fn submit(app: &Arc<App>, target: Target, request: Request) -> Result<Json_, Refused> {
-    let project = project_of(app, &target)?;
-    accept(app, project, target, request).await.map_err(|refused| refused.of(project))
+    let (project, token) = project_of(app, &target)?;
+    let admitted = app.pace.take(token, Instant::now()).map_err(over_rate);
+    let taken = match admitted {
+        Ok(()) => accept(app, project, target, request).await,
+        Err(refused) => Err(refused),
+    };
+    taken.map_err(|refused| refused.of(project))
 }
 
-fn project_of(app: &App, target: &Target) -> Result<ProjectId, Refused> {
+fn project_of(app: &App, target: &Target) -> Result<(ProjectId, [u8; 32]), Refused> {
     if target.token.is_empty() {
         return Err(Refused::new(StatusCode::FORBIDDEN, "no_token", "the URL has no token; use the submission URL of your project"));
     }
     let unknown = || Refused::new(StatusCode::FORBIDDEN, "unknown_token", "invalid token: it is unknown here or was revoked");
     let snapshot = app.catalog.published();
-    let access = snapshot.tokens.get(&token_hash(&target.token)).ok_or_else(unknown)?;
-    match (access.scope, access.project) {
+    let token = token_hash(&target.token);
+    let access = snapshot.tokens.get(&token).ok_or_else(unknown)?;
+    let project = match (access.scope, access.project) {
         (Scope::Submit, Some(project)) => Ok(project),
         // People's tools send their own token and name the project.
         (Scope::Edit | Scope::Admin, bound) => {
@@ -131,20 +140,24 @@ fn project_of(app: &App, target: &Target) -> Result<ProjectId, Refused> {
             named.filter(|named| bound.is_none_or(|bound| bound == *named)).ok_or_else(nameless)
         }
         _ => Err(unknown()),
-    }
+    }?;
+    Ok((project, token))
 }
 
 async fn accept(app: &Arc<App>, project: ProjectId, target: Target, request: Request) -> Result<Json_, Refused> {
     let headers = request.headers().clone();
-    let (body, memory) = read_body(app, request.into_body()).await?;
+    if app.disk.is_low() {
+        return Err(disk_full());
+    }
+    let mut place = app.room.enter(project).map_err(no_room)?;
+    let body = read_body(app, request.into_body(), &mut place).await?;
     // How large a compressed body is shows only when it is inflated.
     let large = body.len() >= LARGE_BODY || headers.contains_key(header::CONTENT_ENCODING);
     let (app, shared) = (app.clone(), app.clone());
-    let read = move || read_submission(&shared, &target, &headers, &body);
-    let (work, _inflated) =
+    let read = move || read_submission(&shared, &target, &headers, &body, &mut place).map(|work| (work, place));
+    // The bytes are held until they are stored, and so is their place.
+    let (work, _place) =
         if large { tokio::task::spawn_blocking(read).await.expect("a panic while parsing stops the request") } else { read() }?;
-    // The bytes are held until they are stored, and so is their share of the memory.
-    let _memory = memory;
     match work {
         Work::Report { report, sync } => {
             let size = report.raw.len();
@@ -174,15 +187,10 @@ enum Work {
     Late { object: String, attachment: model::NewAttachment },
 }
 
-fn read_submission(app: &App, target: &Target, headers: &HeaderMap, body: &[u8]) -> Result<(Work, Option<OwnedSemaphorePermit>), Refused> {
+fn read_submission(app: &App, target: &Target, headers: &HeaderMap, body: &[u8], place: &mut Place) -> Result<Work, Refused> {
     let encoding = headers.get_all(header::CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
-    let compressed = body.len();
     let body = ingest::inflate(&encoding, body, &app.limits)?;
-    let more_kib = (body.len().saturating_sub(compressed) * 2) >> 10;
-    let inflated = match more_kib {
-        0 => None,
-        kib => Some(app.inflight.clone().try_acquire_many_owned(kib as u32).map_err(|_| busy())?),
-    };
+    place.grow(body.len() * PARSED).map_err(no_room)?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let format = match &target.format {
         Some(word) => Format::read(word)?,
@@ -192,14 +200,14 @@ fn read_submission(app: &App, target: &Target, headers: &HeaderMap, body: &[u8])
     };
     let submission = Submission { format, content_type, query: &target.query, body: &body };
     if let Some(object) = submission.late_object() {
-        return Ok((Work::Late { object: object.to_owned(), attachment: ingest::parse_late(&submission, &app.limits)? }, inflated));
+        return Ok(Work::Late { object: object.to_owned(), attachment: ingest::parse_late(&submission, &app.limits)? });
     }
     let parsed = ingest::parse(&submission, &app.limits)?;
-    Ok((Work::Report { report: parsed.report, sync: parsed.options.sync }, inflated))
+    Ok(Work::Report { report: parsed.report, sync: parsed.options.sync })
 }
 
-/// Reads the body within the limits, holding permits for the bytes until they are parsed.
-async fn read_body(app: &Arc<App>, body: Body) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Refused> {
+/// Reads the body within the limits and the room there is for it.
+async fn read_body(app: &Arc<App>, body: Body, place: &mut Place) -> Result<Vec<u8>, Refused> {
     let limit = app.limits.total_bytes;
     let too_large = || {
         Refused::new(
@@ -210,7 +218,7 @@ async fn read_body(app: &Arc<App>, body: Body) -> Result<(Vec<u8>, Option<OwnedS
     };
     let read = async {
         let mut body = body;
-        let (mut bytes, mut held): (Vec<u8>, Option<OwnedSemaphorePermit>) = (Vec::new(), None);
+        let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
             let frame =
                 frame.map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "wrong_value", "the body ended early or is not framed rightly"))?;
@@ -219,25 +227,31 @@ async fn read_body(app: &Arc<App>, body: Body) -> Result<(Vec<u8>, Option<OwnedS
                 return Err(too_large());
             }
             bytes.extend_from_slice(&data);
-            // Twice the bytes: what is parsed from them lives beside them.
-            let (wanted, have) = (bytes.len() * 2 / 1024 + 1, held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
-            if wanted > have {
-                let more = app.inflight.clone().acquire_many_owned((wanted - have) as u32);
-                let more = tokio::time::timeout(MEMORY_TIMEOUT, more).await.map_err(|_| busy())?.expect("the semaphore is never closed");
-                match &mut held {
-                    Some(held) => held.merge(more),
-                    None => held = Some(more),
-                }
-            }
+            place.grow(bytes.len() * PARSED).map_err(no_room)?;
         }
-        Ok((bytes, held))
+        Ok(bytes)
     };
     let late = || Refused::new(StatusCode::REQUEST_TIMEOUT, "timed_out", format!("the body took longer than {} s", BODY_TIMEOUT.as_secs()));
     tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(|_| late())?
 }
 
-fn busy() -> Refused {
-    Refused::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many submissions are being read; try again soon")
+fn no_room(reason: NoRoom) -> Refused {
+    match reason {
+        NoRoom::Share => {
+            Refused::new(StatusCode::TOO_MANY_REQUESTS, "over_share", "this project sends more at once than its share; try again soon")
+        }
+        NoRoom::Busy => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many submissions are being read; try again soon"),
+    }
+}
+
+fn disk_full() -> Refused {
+    Refused::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", "the server's disk is full; try again later")
+}
+
+fn over_rate(wait: Duration) -> Refused {
+    let refused =
+        Refused::new(StatusCode::TOO_MANY_REQUESTS, "over_rate", "this token sends more reports a second than it may; try again later");
+    Refused { come_back: wait + Duration::from_millis(999), ..refused }
 }
 
 /// Exactly 200 with `_rxid` is success to every SDK; `_mod_sync` asks for more.
@@ -254,7 +268,7 @@ fn report_reply(project: ProjectId, receipt: &Receipt, sync: bool) -> Json_ {
 fn unavailable(error: &AppendError) -> Refused {
     tracing::warn!(error = error as &dyn std::error::Error, "report not kept");
     match error {
-        AppendError::Full => Refused::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", "the server's disk is full; try again later"),
+        AppendError::Full => disk_full(),
         AppendError::TooLarge => Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.to_string()),
         AppendError::Busy => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the log is busy; try again soon"),
         _ => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "log", "the report could not be stored; try again later"),

@@ -17,13 +17,22 @@ pub(crate) struct Crashmeter {
     process: Option<Process>,
     port: u16,
     folder: TempDir,
+    /// More arguments of `serve`.
+    options: Vec<String>,
 }
 
 impl Crashmeter {
     /// Starts one on an empty data folder; it may send to loopback.
     pub(crate) fn start() -> Crashmeter {
+        // How full the disk of the machine is that runs the tests says nothing about them.
+        Crashmeter::start_with(&["--disk-reserve", "0"])
+    }
+
+    /// Starts one with more arguments.
+    pub(crate) fn start_with(options: &[&str]) -> Crashmeter {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut server = Crashmeter { process: None, port: free_port(), folder };
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let mut server = Crashmeter { process: None, port: free_port(), folder, options };
         server.resume();
         server
     }
@@ -35,7 +44,8 @@ impl Crashmeter {
         command.arg("restore").arg("--from").arg(backup).arg("--data").arg(folder.path().join("data")).arg("--key").arg(key);
         let output = command.output().expect("it runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let mut server = Crashmeter { process: None, port: free_port(), folder };
+        let options = vec!["--disk-reserve".to_owned(), "0".to_owned()];
+        let mut server = Crashmeter { process: None, port: free_port(), folder, options };
         server.resume();
         server
     }
@@ -45,6 +55,7 @@ impl Crashmeter {
         let mut command = program(env!("CARGO_BIN_EXE_crashmeter"));
         command.arg("serve").arg("--data").arg(self.folder.path().join("data"));
         command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--allow-egress", "127.0.0.0/8"]);
+        command.args(&self.options);
         let mut process = Process::start("crashmeter", command, self.folder.path());
         process.wait_until_ready(|| http::get(&format!("{}/readyz", self.url())).is_ok_and(|reply| reply.status == 200));
         self.process = Some(process);
@@ -53,6 +64,11 @@ impl Crashmeter {
     /// Ends it as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("the server runs").kill();
+    }
+
+    /// Other arguments from the next start on.
+    pub(crate) fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
     }
 
     /// The base address.

@@ -23,6 +23,7 @@ mod receivers;
 mod relay;
 mod scrape;
 mod sdk;
+mod share;
 mod tidy;
 mod users;
 mod wait;
