@@ -6,6 +6,9 @@ TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crashmeter/tools
 BENCH ?= $(dir $(TOOLS))bench
 # Reports of a day; the goals speak of ten million.
 ROWS ?= 10000000
+# How often each rig of `make faults` breaks the server, and which.
+CYCLES ?= 20
+RIGS ?= kills calls power full
 STAGES ?= warm,cold,metrics,path
 # Known to pass with the rules in deny.toml; a newer one may read them differently.
 CARGO_DENY_VERSION := 0.20.2
@@ -13,7 +16,7 @@ CARGO_DENY_VERSION := 0.20.2
 NPM ?= npm
 WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f -not -name '*.test.ts' 2>/dev/null)
 
-.PHONY: help demo web test test-web test-tools check bench guide-pictures
+.PHONY: help demo web test test-web test-tools check bench faults guide-pictures
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -63,6 +66,10 @@ check: $(TOOLS)/bin/cargo-deny web ## format, lints, licences and sources of dep
 bench: ## measure beside DuckDB, chDB, Polars and DataFusion, and write docs/benchmarks.md (ROWS=1000000: smaller, only printed)
 	scripts/install-bench-tools $(BENCH)
 	CARGO=$(CARGO) $(BENCH)/venv/bin/python bench/run.py --data $(BENCH) --rows $(ROWS) --stages $(STAGES)
+
+faults: ## break the built server for real: kills, failing calls, power loss, a full disk (CYCLES=1000 RIGS=kills: longer)
+	$(CARGO) build --locked
+	python3 faults/run.py --program $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/crashmeter --cycles $(CYCLES) $(RIGS)
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --locked --root $(TOOLS) --version $(CARGO_DENY_VERSION) cargo-deny
