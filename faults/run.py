@@ -160,7 +160,7 @@ class Rig:
 
     def __init__(self, program, folder, seed):
         self.program, self.folder, self.data = program, folder, folder / "data"
-        self.port, self.process, self.seed = free_port(), None, seed
+        self.port, self.process, self.wrapped = free_port(), None, False
         self.log = open(folder / "server.log", "ab") if folder.exists() else None
         self.store, self.senders, self.path, self.token = Store(), Senders(seed), None, None
 
@@ -168,6 +168,7 @@ class Rig:
         command = [*wrap, str(self.program), "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"]
         command += ["--allow-egress", "127.0.0.0/8", "--disk-reserve", "0"]
         self.log = self.log or open(self.folder / "server.log", "ab")
+        self.wrapped = bool(wrap)
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, start_new_session=True)
         if wait and not self.wait_until_ready():
             raise Broken(f"the server does not start again; see {self.folder}/server.log")
@@ -213,7 +214,8 @@ class Rig:
             os.killpg(self.process.pid, signal.SIGKILL)
         if self.process:
             self.process.wait()
-            # Under strace it is strace that was waited for.
+        if self.wrapped:
+            # It is strace that was waited for.
             with open(self.data / "lock", "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
 
