@@ -279,6 +279,9 @@ def kills(args, folder):
                 rig.check_audit()
             rig.start()
             if cycle % 50 == 49:
+                # The pages of a list hold together only while nothing new comes.
+                rig.senders.pause()
+                time.sleep(0.5)
                 rig.check_reports(rig.senders.known())
         rig.senders.pause()
         time.sleep(2.5)
