@@ -8,6 +8,7 @@ BENCH ?= $(dir $(TOOLS))bench
 ROWS ?= 10000000
 # How often each rig of `make faults` breaks the server, and which.
 CYCLES ?= 20
+SEEDS ?= 1000
 RIGS ?= kills calls power full
 STAGES ?= warm,cold,metrics,path
 # Known to pass with the rules in deny.toml; a newer one may read them differently.
@@ -16,7 +17,7 @@ CARGO_DENY_VERSION := 0.20.2
 NPM ?= npm
 WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f -not -name '*.test.ts' 2>/dev/null)
 
-.PHONY: help demo web test test-web test-tools check bench faults guide-pictures
+.PHONY: help demo web test test-web test-tools check bench simulate faults guide-pictures
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -66,6 +67,9 @@ check: $(TOOLS)/bin/cargo-deny web ## format, lints, licences and sources of dep
 bench: ## measure beside DuckDB, chDB, Polars and DataFusion, and write docs/benchmarks.md (ROWS=1000000: smaller, only printed)
 	scripts/install-bench-tools $(BENCH)
 	CARGO=$(CARGO) $(BENCH)/venv/bin/python bench/run.py --data $(BENCH) --rows $(ROWS) --stages $(STAGES)
+
+simulate: ## try the windows and deliveries under made-up time and faults (SEEDS=20000: longer)
+	CRASHMETER_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p export --test export whatever_goes_wrong -- --nocapture
 
 faults: ## break the built server for real: kills, failing calls, power loss, a full disk (CYCLES=1000 RIGS=kills: longer)
 	$(CARGO) build --locked

@@ -17,9 +17,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 /// Points this much younger than a store's age limit are no longer risked (design.md 2: the limit less 5 minutes).
 const AGE_MARGIN_SECS: u64 = 300;
@@ -407,7 +408,7 @@ impl<S: ReportSource> Courier<S> {
                 }
                 Next::Wait { asked_secs } => {
                     note_failure(course, push, slot, &answer);
-                    let wait = course.backoff.failed(asked_secs, random());
+                    let wait = course.backoff.failed(asked_secs, jitter(id, now));
                     let next_attempt = self.source.now().plus_micros(wait.as_micros() as u64).secs();
                     let throttled = matches!(verdict, Verdict::Throttle { .. });
                     self.board.with(id, |entry| {
@@ -562,8 +563,10 @@ fn describe(verdict: &Verdict, target: &str) -> (&'static str, String) {
     }
 }
 
-fn random() -> u64 {
-    u64::from_le_bytes(catalog::random_bytes())
+/// As good as random, and the same again for the same store and moment.
+fn jitter(id: StoreId, now: Stamp) -> u64 {
+    let digest = Sha256::new().chain_update(id.0.to_le_bytes()).chain_update(now.micros().to_le_bytes()).finalize();
+    u64::from_le_bytes(std::array::from_fn(|at| digest[at]))
 }
 
 /// Runs catalog work off the async threads.

@@ -20,6 +20,8 @@ use crate::egress::EgressPolicy;
 use adapters::{Outgoing, Reply};
 use idle::Idle;
 use model::Problem;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tls::Roots;
@@ -28,8 +30,19 @@ use tls::Roots;
 #[derive(Clone)]
 pub struct Door(Arc<Inner>);
 
+/// How requests get to stores in place of the network: for a test in which time and faults are made up.
+pub trait Network: Send + Sync + 'static {
+    /// Sends once; the answer, or why there is none. The door's caller has a deadline for it.
+    fn send<'a>(&'a self, outgoing: &'a Outgoing) -> Sending<'a>;
+}
+
+/// A request under way.
+pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send + 'a>>;
+
 struct Inner {
     policy: EgressPolicy,
+    /// In place of all that follows.
+    made_up: Option<Box<dyn Network>>,
     resolver: Box<dyn Resolve>,
     roots: Roots,
     idle: Idle,
@@ -92,7 +105,19 @@ impl Door {
     }
 
     fn with_times(policy: EgressPolicy, resolver: impl Resolve, times: Times) -> Door {
-        Door(Arc::new(Inner { policy, resolver: Box::new(resolver), roots: Roots::default(), idle: Idle::default(), times }))
+        Door(Arc::new(Inner { policy, made_up: None, resolver: Box::new(resolver), roots: Roots::default(), idle: Idle::default(), times }))
+    }
+
+    /// A door behind which there is no network.
+    pub fn to(network: impl Network) -> Door {
+        Door(Arc::new(Inner {
+            policy: EgressPolicy::default(),
+            made_up: Some(Box::new(network)),
+            resolver: Box::new(SystemResolver::default()),
+            roots: Roots::default(),
+            idle: Idle::default(),
+            times: TIMES,
+        }))
     }
 
     /// The policy, to check a store's settings before they are saved.
@@ -106,9 +131,10 @@ impl Door {
     /// A [`Failure`]; after `TimedOut` and `Broken` the outcome is unknown.
     pub async fn send(&self, outgoing: &Outgoing, deadline: Duration) -> Result<Reply, Failure> {
         let sent = async {
-            match outgoing {
-                Outgoing::Http(request) => http::exchange(&self.0, request).await,
-                Outgoing::Tcp(lines) => tcp::write(&self.0, lines).await,
+            match (&self.0.made_up, outgoing) {
+                (Some(network), outgoing) => network.send(outgoing).await,
+                (None, Outgoing::Http(request)) => http::exchange(&self.0, request).await,
+                (None, Outgoing::Tcp(lines)) => tcp::write(&self.0, lines).await,
             }
         };
         tokio::time::timeout(deadline, sent).await.unwrap_or(Err(Failure::TimedOut))

@@ -1,6 +1,7 @@
 //! The real sealer and the real delivery tasks over a naive source of reports and stores that fail, stall and lie.
 
 mod faults;
+mod simulation;
 mod store;
 mod twin;
 

@@ -4,14 +4,17 @@ use export::{ReportSource, SourceStopped, Unreadable};
 use model::{AggregateOp, Attributes, Key, Most, ProjectId, Query, Report, Stamp, TableRow, Top, Tx, Value, Window, oracle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::time::Instant;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How much faster than real time it runs, so that many windows pass in a test.
 const SPEED: u64 = 20;
+/// When its time begins.
+const EPOCH_SECS: u64 = 1_800_000_000;
 
 pub(crate) struct Twin {
     began: Instant,
+    speed: u64,
     reports: Mutex<Vec<Report>>,
     durable: watch::Sender<Stamp>,
     given_up: Mutex<Stamp>,
@@ -19,7 +22,17 @@ pub(crate) struct Twin {
 
 impl Twin {
     pub(crate) fn new() -> Twin {
+        Twin::of_speed(SPEED)
+    }
+
+    /// One whose time is that of the runtime, however fast that goes.
+    pub(crate) fn simulated() -> Twin {
+        Twin::of_speed(1)
+    }
+
+    fn of_speed(speed: u64) -> Twin {
         Twin {
+            speed,
             began: Instant::now(),
             reports: Mutex::default(),
             durable: watch::Sender::new(Stamp::ZERO),
@@ -28,7 +41,7 @@ impl Twin {
     }
 
     pub(crate) fn time(&self) -> Stamp {
-        Stamp::from_secs(1_800_000_000).plus_micros(self.began.elapsed().as_micros() as u64 * SPEED)
+        Stamp::from_secs(EPOCH_SECS).plus_micros(self.began.elapsed().as_micros() as u64 * self.speed)
     }
 
     /// Accepts reports, each with a stamp of its own.
