@@ -86,6 +86,9 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
     if data.join(crate::cli::backup::MARK).exists() {
         return Err(ServeError::Backup(data));
     }
+    // On a full disk the ballast goes now, so that what follows has room.
+    let disk = Arc::new(disk::Room::open(&data, options.disk_reserve).map_err(|error| ServeError::Folder(data.clone(), error))?);
+    watch(disk.clone()).map_err(|error| ServeError::Folder(data.clone(), error))?;
     let catalog = Arc::new(Catalog::open(&data)?);
     let memory_bytes = options.memory.map_or_else(memory::share, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let settings = Settings { memory_bytes, retention: options.retention, ..Settings::default() };
@@ -114,8 +117,6 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
     let egress = EgressPolicy { allowed: options.allow_egress, own: vec![address] };
     let intake = Arc::new(Intake::default());
     let source = Arc::new(Source { reports: reports.clone(), intake: intake.clone() });
-    let disk = Arc::new(disk::Room::open(&data, options.disk_reserve).map_err(|error| ServeError::Folder(data.clone(), error))?);
-    watch(disk.clone()).map_err(|error| ServeError::Folder(data.clone(), error))?;
     let (export, sealer) = Export::start(source, catalog.clone(), Door::new(egress.clone()));
     let app = Arc::new(App::new(Parts {
         catalog,

@@ -66,6 +66,11 @@ impl Crashmeter {
         self.process.take().expect("the server runs").kill();
     }
 
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn terminate(&mut self) {
+        self.process.take().expect("the server runs").terminate();
+    }
+
     /// Other arguments from the next start on.
     pub(crate) fn set_options(&mut self, options: &[&str]) {
         self.options = options.iter().map(|&option| option.to_owned()).collect();

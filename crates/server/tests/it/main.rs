@@ -13,6 +13,7 @@ mod crashmeter;
 mod end_to_end;
 mod expected;
 mod explore;
+mod hostile;
 mod http;
 mod kill;
 mod ledger;

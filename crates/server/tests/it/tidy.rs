@@ -102,3 +102,29 @@ fn every_file_says_what_it_is_and_leaves_nothing_open() {
         }
     }
 }
+
+#[test]
+fn every_hostile_input_names_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/hostile-inputs.md")).expect("the page");
+    let mut tests: String = sources(&root().join("crates")).into_iter().map(|(_, text)| text).collect();
+    for entry in fs::read_dir(root().join("web/e2e"))
+        .expect("the browser's tests")
+        .chain(fs::read_dir(root().join("web/src/model")).expect("its model"))
+    {
+        let path = entry.expect("an entry").path();
+        if path.to_string_lossy().ends_with(".ts") {
+            tests += &fs::read_to_string(path).expect("readable text");
+        }
+    }
+    let rows: Vec<Vec<&str>> = page.lines().filter(|line| line.starts_with("| ")).skip(1).map(|line| line.split(" | ").collect()).collect();
+    let numbers: Vec<usize> = rows.iter().map(|row| row[0].trim_start_matches("| ").parse().expect("a number")).collect();
+    assert_eq!(numbers, (1..=110).collect::<Vec<_>>());
+    for row in rows {
+        let named: Vec<&str> = row[2].split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty() || row[2].starts_with("*not done*"), "{row:?}");
+        for name in named {
+            let there = [format!("fn {name}("), format!("test('{name}'")].iter().any(|form| tests.contains(form.as_str()));
+            assert!(there, "{}: there is no test {name}", row[0]);
+        }
+    }
+}
