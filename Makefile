@@ -7,13 +7,16 @@ BENCH ?= $(dir $(TOOLS))bench
 # Reports of a day; the goals speak of ten million.
 ROWS ?= 10000000
 STAGES ?= warm,cold,metrics,path
+# Of `make fuzz`: how long each target runs, and which.
+SECONDS ?= 60
+TARGET ?= all
 # Known to pass with the rules in deny.toml; a newer one may read them differently.
 CARGO_DENY_VERSION := 0.20.2
 
 NPM ?= npm
 WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f -not -name '*.test.ts' 2>/dev/null)
 
-.PHONY: help demo web test test-web test-tools check bench guide-pictures
+.PHONY: help demo web test test-web test-tools check bench fuzz guide-pictures
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -63,6 +66,9 @@ check: $(TOOLS)/bin/cargo-deny web ## format, lints, licences and sources of dep
 bench: ## measure beside DuckDB, chDB, Polars and DataFusion, and write docs/benchmarks.md (ROWS=1000000: smaller, only printed)
 	scripts/install-bench-tools $(BENCH)
 	CARGO=$(CARGO) $(BENCH)/venv/bin/python bench/run.py --data $(BENCH) --rows $(ROWS) --stages $(STAGES)
+
+fuzz: ## try made-up inputs on every parser and encoder, see docs/fuzzing.md (SECONDS=60 for each, TARGET=all)
+	$(CARGO) run --locked --release --package fuzz -- --seconds $(SECONDS) $(TARGET)
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --locked --root $(TOOLS) --version $(CARGO_DENY_VERSION) cargo-deny
