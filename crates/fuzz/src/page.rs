@@ -58,6 +58,7 @@ fn shown(page: &Page, excluded: &[Excluded], content_type: &str) -> Vec<f64> {
         }
         numbers.extend(one.value);
         if let Some(counter) = counter {
+            assert!(counter.total >= 0.0, "a counter below zero");
             numbers.push(counter.total);
             if open {
                 let created = format!("{}.{:06}", counter.created.secs(), counter.created.micros() % 1_000_000);

@@ -2,8 +2,8 @@
 
 use crate::source::{PROJECT, first_line, reports};
 use columns::{Block, Builder, Dictionaries, Source, needed, needed_for};
-use model::backtrace::{Action, Columns, Seen, read, table};
-use model::{Query, Report, Selection, Stamp, Table, Value, grammar, oracle};
+use model::backtrace::{Action, Aggregated, Aggregation, Columns, Seen, Step, Term, read, table};
+use model::{Operator, Query, Report, Selection, Stamp, Table, Value, grammar, oracle};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -87,10 +87,9 @@ pub(crate) fn backtrace(input: &[u8]) -> String {
     match &request.action {
         Action::Aggregate(aggregation) => {
             let query = aggregation.query(&request);
-            let mut answer = aggregation.finish(&query, &agreed(&reports, &query));
-            assert!(answer.kept.groups <= answer.initial.groups && answer.kept.rows <= answer.initial.rows, "{answer:?}");
-            assert_eq!(answer.kept.groups, answer.groups.len() as u64);
-            assert!(answer.groups.iter().all(|group| group.cells.len() == aggregation.folds.len()));
+            let table = agreed(&reports, &query);
+            let mut answer = aggregation.finish(&query, &table);
+            check_having(aggregation, &answer, &Aggregation { having: Vec::new(), ..aggregation.clone() }.finish(&query, &table));
             let before = answer.groups.len();
             aggregation.sort(&mut answer.groups);
             assert_eq!(answer.groups.len(), before, "sorting loses nothing");
@@ -110,6 +109,20 @@ pub(crate) fn backtrace(input: &[u8]) -> String {
             let _matched = oracle::select(&reports, &Selection { limit: 1, ..selection });
             format!("set {}", changes.len().min(3))
         }
+    }
+}
+
+/// What `having` keeps is a part of all groups; where it compares their reports with a number, it is the right part.
+fn check_having(aggregation: &Aggregation, kept: &Aggregated, all: &Aggregated) {
+    assert_eq!((kept.initial, all.kept), (all.initial, all.initial));
+    assert_eq!(kept.kept.groups, kept.groups.len() as u64);
+    assert_eq!(kept.kept.rows, kept.groups.iter().map(|group| group.rows).sum::<u64>());
+    assert!(kept.groups.iter().chain(&all.groups).all(|group| group.cells.len() == aggregation.folds.len()));
+    let mut groups = all.groups.iter();
+    assert!(kept.groups.iter().all(|group| groups.any(|other| other == group)), "groups that are not among all");
+    if let [Step::Compare(Term::Count, Operator::GreaterThan, Value::Int(least))] = aggregation.having[..] {
+        let right = all.groups.iter().filter(|group| i128::from(group.rows) > i128::from(least));
+        assert!(right.eq(&kept.groups), "groups of more than {least} reports");
     }
 }
 

@@ -9,6 +9,9 @@ use std::cmp::Ordering;
 /// Most values of one input: triples of them are compared.
 const VALUES_MAX: usize = 8;
 
+/// Floats below this hold every whole number.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// Each line is a value.
 pub(crate) fn values(input: &[u8]) -> String {
     let values: Vec<Value> = split(input, b'\n').take(VALUES_MAX).map(value).collect();
@@ -18,7 +21,10 @@ pub(crate) fn values(input: &[u8]) -> String {
     for value in &values {
         check_written(value);
         check_derived(value, numbers.first().copied());
-        values.iter().for_each(|operand| check_conditions(value, operand));
+    }
+    for (at, pair) in values.windows(2).enumerate() {
+        // Patterns take long to compile.
+        check_conditions(&pair[0], &pair[1], at == 0);
     }
     let kinds: String = values
         .iter()
@@ -48,6 +54,9 @@ fn check_order(values: &[Value]) {
             }
             if let (Some(x), Some(y)) = (a.number(), b.number()) {
                 assert_eq!(x.compare(y), y.compare(x).reverse(), "{x:?} and {y:?}");
+                if x.float().abs() < EXACT && y.float().abs() < EXACT {
+                    assert_eq!(Some(x.compare(y)), x.float().partial_cmp(&y.float()), "{x:?} and {y:?}");
+                }
             }
             for c in values {
                 if ab.is_le() && order(Some(b), Some(c)).is_le() {
@@ -122,7 +131,7 @@ fn check_derived(value: &Value, size: Option<Number>) {
 }
 
 /// Operators and their opposites never agree.
-fn check_conditions(value: &Value, operand: &Value) {
+fn check_conditions(value: &Value, operand: &Value, with_patterns: bool) {
     use Operator::*;
     let holds = |operator, insensitive| {
         let condition = Condition::new("a", operator, operand.clone(), insensitive).ok()?;
@@ -139,6 +148,9 @@ fn check_conditions(value: &Value, operand: &Value) {
             (RegularExpression, InverseRegularExpression),
             (IsSet, IsNotSet),
         ] {
+            if one == RegularExpression && !with_patterns {
+                continue;
+            }
             let (one_holds, other_holds) = (holds(one, insensitive), holds(other, insensitive));
             assert_eq!(one_holds, other_holds.map(|holds| !holds), "{value:?} {one:?} {operand:?}");
         }
