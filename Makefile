@@ -6,21 +6,25 @@ TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crashmeter/tools
 BENCH ?= $(dir $(TOOLS))bench
 # Reports of a day; the goals speak of ten million.
 ROWS ?= 10000000
+STAGES ?= warm,cold,metrics,path
+# Plans of `make simulate`.
+SEEDS ?= 1000
 # How often each rig of `make faults` breaks the server, and which.
 CYCLES ?= 20
-SEEDS ?= 1000
 RIGS ?= kills calls power full
-STAGES ?= warm,cold,metrics,path
+# Of `make fuzz`: how long each target runs, and which.
+SECONDS ?= 60
+TARGET ?= all
 # Known to pass with the rules in deny.toml; a newer one may read them differently.
 CARGO_DENY_VERSION := 0.20.2
 
 NPM ?= npm
 WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f -not -name '*.test.ts' 2>/dev/null)
 
-.PHONY: help demo web test test-web test-tools check bench simulate faults guide-pictures
+.PHONY: help demo web test test-web test-tools check bench fuzz simulate faults plant guide-pictures
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: web ## build and run with made-up crash reports, until Ctrl-C
 	$(CARGO) run --locked --profile test --package server --bin crashmeter -- serve --demo
@@ -74,6 +78,12 @@ simulate: ## try the windows and deliveries under made-up time and faults (SEEDS
 faults: ## break the built server for real: kills, failing calls, power loss, a full disk (CYCLES=1000 RIGS=kills: longer)
 	$(CARGO) build --locked
 	python3 faults/run.py --program $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/crashmeter --cycles $(CYCLES) $(RIGS)
+
+plant: ## plant bugs in a copy, one at a time, and see whether the tests catch each
+	python3 faults/plant.py --cargo $(CARGO)
+
+fuzz: ## try made-up inputs on every parser and encoder, see docs/fuzzing.md (SECONDS=60 for each, TARGET=all)
+	$(CARGO) run --locked --release --package fuzz -- --seconds $(SECONDS) $(TARGET)
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --locked --root $(TOOLS) --version $(CARGO_DENY_VERSION) cargo-deny

@@ -61,9 +61,10 @@ impl Function {
         let start = match self {
             Function::Quantize { size, offset } => {
                 let (size, offset) = (i128::from(size.max(1)), i128::from(offset));
-                whole.checked_add(offset)?.div_euclid(size) * size - offset
+                // Beyond the range of i128 the start is far from any that can be told.
+                whole.checked_add(offset)?.div_euclid(size).checked_mul(size)?.checked_sub(offset)?
             }
-            Function::Truncate(_) if whole.abs() >= MAX_SECS => return None,
+            Function::Truncate(_) if whole.unsigned_abs() >= MAX_SECS.unsigned_abs() => return None,
             Function::Truncate(granularity) => granularity.start(whole),
         };
         i64::try_from(start).map(Value::Int).ok().or_else(|| u64::try_from(start).map(Value::UInt).ok())
@@ -131,6 +132,10 @@ mod tests {
             (Value::Int(86_400 + 7_200), 86_400, 3_600, Some(86_400 - 3_600)),
             (Value::from("soon"), 60, 0, None),
             (Value::Float(1e300), 60, 0, None),
+            // The least and the greatest whole number that text can hold.
+            (Value::from("-170141183460469231731687303715884105728"), 60, 0, None),
+            (Value::from("-170141183460469231731687303715884105728"), 1, i64::MAX, None),
+            (Value::from("170141183460469231731687303715884105727"), 1, -1, None),
         ] {
             let function = Function::Quantize { size, offset };
             assert_eq!(function.apply(&value), start.map(Value::Int), "{value:?} {size} {offset}");
@@ -147,6 +152,7 @@ mod tests {
         }
         assert_eq!(Function::Truncate(Year).apply(&Value::Int(-1)), Some(Value::Int(-31_536_000)));
         assert_eq!(Function::Truncate(Day).apply(&Value::UInt(u64::MAX)), None);
+        assert_eq!(Function::Truncate(Day).apply(&Value::from("-170141183460469231731687303715884105728")), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A sum that does not depend on order: whole numbers in `i128`, others in a fixed-point accumulator wide enough for every
-//! `f64`, rounded once at the end. Two machines, or two halves of a window added later, get the same bits.
+//! A sum that does not depend on order: whole numbers in `i128` and a count of its overflows, others in a fixed-point accumulator
+//! wide enough for every `f64`, rounded once at the end. Two machines, or two halves of a window added later, get the same bits.
 
 use crate::value::Number;
 
@@ -16,6 +16,8 @@ const SETTLE_AFTER: u32 = 1 << 29;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExactSum {
     whole: i128,
+    /// How often `whole` went beyond its range: the sum of the whole numbers is `whole + wraps * 2^128`.
+    wraps: i64,
     real: Option<Box<Wide>>,
 }
 
@@ -29,13 +31,13 @@ impl ExactSum {
     /// Adds one number.
     pub fn add(&mut self, number: Number) {
         match number {
-            // Near the edge of i128 a whole number joins the wide accumulator instead.
-            Number::Whole(n) => match self.whole.checked_add(n) {
-                Some(sum) => self.whole = sum,
-                None => {
-                    self.wide().add(n as f64);
+            Number::Whole(n) => {
+                let (sum, beyond) = self.whole.overflowing_add(n);
+                self.whole = sum;
+                if beyond {
+                    self.wraps += if n < 0 { -1 } else { 1 };
                 }
-            },
+            }
             Number::Real(n) => self.wide().add(n),
         }
     }
@@ -43,6 +45,7 @@ impl ExactSum {
     /// Adds another sum.
     pub fn merge(&mut self, other: &ExactSum) {
         self.add(Number::Whole(other.whole));
+        self.wraps += other.wraps;
         if let Some(real) = &other.real {
             let wide = self.wide();
             wide.settle();
@@ -58,31 +61,34 @@ impl ExactSum {
     /// The sum: exact when all addends were whole, else rounded once to the nearest float. Infinite only when the true sum is
     /// beyond the range of `f64`.
     pub fn total(&self) -> Number {
-        match &self.real {
-            None => Number::Whole(self.whole),
-            Some(real) => {
-                let mut wide = real.clone();
-                // An i128 goes in as exact halves: each below 2^64 is two exact 32-bit floats.
-                let magnitude = self.whole.unsigned_abs();
-                let sign = if self.whole < 0 { -1.0 } else { 1.0 };
-                for part in 0..4 {
-                    let digit = (magnitude >> (32 * part)) as u32;
-                    wide.add(sign * f64::from(digit) * (32.0 * f64::from(part)).exp2());
-                }
-                match wide.round() {
-                    sum if sum.is_finite() => Number::from_float(sum),
-                    sum => Number::Real(sum),
-                }
-            }
+        if self.real.is_none() && self.wraps == 0 {
+            return Number::Whole(self.whole);
+        }
+        let mut wide = self.real.as_deref().cloned().unwrap_or_else(Wide::new);
+        // An i128 goes in as exact quarters: each is an exact float, and so is a count of overflows.
+        let magnitude = self.whole.unsigned_abs();
+        let sign = if self.whole < 0 { -1.0 } else { 1.0 };
+        for part in 0..4 {
+            let digit = (magnitude >> (32 * part)) as u32;
+            wide.add(sign * f64::from(digit) * (32.0 * f64::from(part)).exp2());
+        }
+        wide.add(self.wraps as f64 * 128.0_f64.exp2());
+        match wide.round() {
+            sum if sum.is_finite() => Number::from_float(sum),
+            sum => Number::Real(sum),
         }
     }
 
     fn wide(&mut self) -> &mut Wide {
-        self.real.get_or_insert_with(|| Box::new(Wide { limbs: [0; LIMBS], added: 0 }))
+        self.real.get_or_insert_with(|| Box::new(Wide::new()))
     }
 }
 
 impl Wide {
+    fn new() -> Wide {
+        Wide { limbs: [0; LIMBS], added: 0 }
+    }
+
     fn add(&mut self, value: f64) {
         let bits = value.to_bits();
         let (fraction, biased) = (bits & ((1 << 52) - 1), (bits >> 52 & 0x7ff) as i32);
@@ -170,6 +176,31 @@ mod tests {
             (&[9_007_199_254_740_993.0, 0.5, -0.5], 9_007_199_254_740_992.0),
         ] {
             assert_eq!(total(values).to_bits(), expected.to_bits(), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_that_overflow_on_the_way_are_exact_in_any_order() {
+        let greatest = i128::MAX;
+        for (values, expected) in [
+            (&[1, greatest, -greatest][..], Number::Whole(1)),
+            (&[greatest, 1, -greatest], Number::Whole(1)),
+            (&[greatest, greatest, 9_007_199_254_740_993, i128::MIN, i128::MIN, 2], Number::Whole(9_007_199_254_740_993)),
+            (&[greatest, greatest, 2], Number::Real(128.0_f64.exp2())),
+            (&[i128::MIN, i128::MIN], Number::Real(-128.0_f64.exp2())),
+        ] {
+            let sum = |values: &mut dyn Iterator<Item = &i128>| {
+                let mut sum = ExactSum::default();
+                values.for_each(|&value| sum.add(Number::Whole(value)));
+                sum
+            };
+            assert_eq!(sum(&mut values.iter()).total(), expected, "{values:?}");
+            assert_eq!(sum(&mut values.iter().rev()), sum(&mut values.iter()), "{values:?} backwards");
+            for cut in 0..=values.len() {
+                let mut parts = sum(&mut values[cut..].iter());
+                parts.merge(&sum(&mut values[..cut].iter()));
+                assert_eq!(parts.total(), expected, "{values:?} in parts");
+            }
         }
     }
 
