@@ -345,12 +345,16 @@ impl Simulation {
         self.catalog.put_metric(self.project, set, name, &draft, None, "test", &|| twin.time()).expect("saved");
     }
 
-    fn put_store(&mut self) {
+    fn put_any_store(&mut self) {
         let name = self.seeded.one(&STORES);
         let period = [1, 2, 5][self.seeded.below(3) as usize];
         let sets = if self.seeded.below(3) == 0 { vec![SETS[0].to_owned()] } else { SETS.map(str::to_owned).to_vec() };
         let horizon_secs = [30, 1_000_000][self.seeded.below(2) as usize];
         let enabled = self.seeded.below(8) > 0;
+        self.put_store(name, period, sets, horizon_secs, enabled);
+    }
+
+    fn put_store(&self, name: &str, period: u32, sets: Vec<String>, horizon_secs: u64, enabled: bool) {
         let fields = json!({"url": format!("http://{}/write?db=x", self.host(name))}).as_object().expect("an object").clone();
         let settings = StoreSettings {
             adapter: "influxdb".into(),
@@ -405,7 +409,7 @@ impl Simulation {
                 self.world.with(&self.host(host), |store| store.mood = mood);
             }
             12 | 13 => self.put_metric(),
-            14 => self.put_store(),
+            14 => self.put_any_store(),
             15 => {
                 let (set, name) = (self.seeded.one(&SETS), self.seeded.one(&METRICS));
                 let gone = self.catalog.delete_metric(self.project, set, name, "test", &|| twin.time());
@@ -469,7 +473,7 @@ impl Simulation {
         let mut expected = Expected::new();
         let mut figures = Figures::default();
         let begin = Stamp::from_secs(self.twin_begin());
-        for period in [1, 2, 5].map(|secs| Period::new(secs).expect("legal")) {
+        for period in [1, 2, 5, 10].map(|secs| Period::new(secs).expect("legal")) {
             let end = self.catalog.sealed_end(self.project, period).expect("read").unwrap_or(0);
             let mut window = period.window_at(begin);
             while window.end_secs() <= end {
@@ -572,24 +576,25 @@ impl Figures {
     }
 }
 
+/// A runtime whose time goes as fast as nobody waits for anything real.
+fn made_up_time() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // One thread for the catalog's work, so that it is done in the order in which it was asked for.
+    runtime.enable_time().start_paused(true).max_blocking_threads(1).build().expect("a runtime")
+}
+
 /// Runs a plan; what it came to.
 fn run(seed: u64) -> Figures {
-    // One thread for the catalog's work, so that it is done in the order in which it was asked for.
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).max_blocking_threads(1).build().expect("a runtime");
-    runtime.block_on(async {
+    made_up_time().block_on(async {
         let mut simulation = Simulation::new(seed);
-        let told = std::panic::AssertUnwindSafe(async {
-            simulation.put_metric();
-            simulation.put_store();
-            simulation.start();
-            for _ in 0..20 + simulation.seeded.below(40) {
-                simulation.step().await;
-            }
-            simulation.heal().await;
-            simulation.check()
-        });
-        told.0.await
+        simulation.put_metric();
+        simulation.put_any_store();
+        simulation.start();
+        for _ in 0..20 + simulation.seeded.below(40) {
+            simulation.step().await;
+        }
+        simulation.heal().await;
+        simulation.check()
     })
 }
 
@@ -621,4 +626,45 @@ fn whatever_goes_wrong_the_accounts_agree() {
     if count > 100 {
         assert!(sum.confirmed > 0 && sum.refused > 0 && sum.expired > 0 && sum.gaps > 0, "{sum:?}");
     }
+}
+
+#[test]
+fn six_hours_without_a_store_leave_no_trace_in_it() {
+    const PERIOD: u32 = 10;
+    const OUTAGE_SECS: u64 = 6 * 3_600;
+    made_up_time().block_on(async {
+        let mut simulation = Simulation::new(1);
+        for _ in 0..8 {
+            simulation.put_metric();
+        }
+        for name in ["a", "b"] {
+            simulation.put_store(name, PERIOD, SETS.map(str::to_owned).to_vec(), 1_000_000, true);
+        }
+        simulation.start();
+        let begun = simulation.twin.time().secs();
+        simulation.world.with("a0.test", |store| store.mood = Mood::Down);
+        while simulation.twin.time().secs() < begun + OUTAGE_SECS {
+            simulation.twin.submit_kinds(&["x".to_owned(), "y".to_owned()]);
+            tokio::time::sleep(Duration::from_secs(97)).await;
+        }
+        let waiting: u64 = simulation.push_stores().iter().map(|store| simulation.catalog.backlog(store.0).expect("read").0).sum();
+        assert!(waiting >= OUTAGE_SECS / u64::from(PERIOD) - 1, "{waiting} windows wait");
+        let healed = simulation.twin.time().secs();
+        simulation.heal().await;
+        // How long the store takes is made up; beside that there is one wait, until it is tried again.
+        let took = simulation.twin.time().secs() - healed;
+        assert!(took < 90 + waiting / 20, "{waiting} windows took {took} s");
+        simulation.check();
+        let of = |host: &str| simulation.world.with(host, |store| store.values.clone());
+        let (down, up) = (of("a0.test"), of("b0.test"));
+        let last = |values: &BTreeMap<Place, String>| values.keys().map(|place| place.2).max().expect("something was sent");
+        let end = last(&down).min(last(&up));
+        // Health series carry the store's name.
+        let metrics = |values: BTreeMap<Place, String>| -> BTreeMap<Place, String> {
+            values.into_iter().filter(|(place, _)| place.2 <= end && !place.0.contains(".health")).collect()
+        };
+        let (down, up) = (metrics(down), metrics(up));
+        assert!(down.len() as u64 > waiting);
+        assert_eq!(down, up);
+    });
 }
