@@ -83,7 +83,7 @@ BUGS = [
         "crates/server/src/auth.rs",
         "filter(move |project| bound.is_none_or(|bound| bound == project.id))",
         "filter(move |_| bound.is_none_or(|_| true))",
-        [*RECEIVERS, "bad_input::", "users::", "explore::"],
+        [*RECEIVERS, "bad_input::", "hostile::n026"],
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Breaks the built server for real and counts what is left: kills, failing system calls, power loss, a full disk.
+"""Breaks the built server for real and counts what is left: kills, failing system calls, power loss, a full disk, a store that is away.
 
 Reports are submitted all the time with ids of their own, and a store takes every window over HTTP. After each fault the server is
 started again on the same folder, and three accounts have to agree:
@@ -62,7 +62,7 @@ class Store:
     """Takes InfluxDB lines and remembers them: the last value of each second, and every body by its times."""
 
     def __init__(self):
-        self.values, self.bodies, self.faults = {}, collections.defaultdict(set), []
+        self.values, self.bodies, self.down = {}, collections.defaultdict(set), False
         store = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -70,8 +70,9 @@ class Store:
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                store.take(body)
-                self.send_response(204)
+                if not store.down:
+                    store.take(body)
+                self.send_response(503 if store.down else 204)
                 self.end_headers()
 
             def log_message(self, *_):
@@ -85,7 +86,7 @@ class Store:
     def take(self, body):
         for line in body.decode().splitlines():
             series, fields, when = line.rsplit(" ", 2)
-            if ".faults.all.count" in series or series.startswith("crashmeter.faults.all.reports"):
+            if series.startswith("crashmeter.faults.all.reports"):
                 self.values[int(when)] = float(fields.split("=")[1].rstrip("i"))
         times = tuple(sorted({line.rsplit(" ", 1)[1] for line in body.decode().splitlines()}))
         self.bodies[times].add(body)
@@ -186,8 +187,8 @@ class Rig:
             time.sleep(0.01)
         return False
 
-    def set_up(self):
-        """A project, a metric, a store: once, on a server that works."""
+    def set_up(self, stores=()):
+        """A project, a metric, a store, and others by name: once, on a server that works."""
         self.start()
         self.token = (self.data / "admin.token").read_text().strip()
         made = json.loads(ask(self.port, "POST", "/api/v1/projects", {"name": "faults"}, self.token)[1])
@@ -196,7 +197,10 @@ class Rig:
         query = {"query": {"fold": {"_tx": [["unique"]]}}}
         for path, body in [
             ("metric-sets/all/metrics/reports", query),
-            ("metric-stores/sink", {"adapter": "influxdb", "period": 1, "sets": ["all"], "url": f"http://127.0.0.1:{self.store.port}", "db": "x"}),
+            *(
+                (f"metric-stores/{name}", {"adapter": "influxdb", "period": 1, "sets": ["all"], "url": f"http://127.0.0.1:{store.port}", "db": "x"})
+                for name, store in [("sink", self.store), *stores]
+            ),
         ]:
             status, reply = ask(self.port, "PUT", f"{base}/{path}", body, self.token)
             if status != 200:
@@ -445,7 +449,35 @@ def full(args, folder):
         subprocess.run(["umount", "-l", at], check=False)
 
 
-RIGS = {"kills": kills, "calls": calls, "power": power, "full": full}
+def outage(args, folder):
+    """One store is down for as many seconds as there are cycles, another is not: in the end both have the same."""
+    rig, other = Rig(args.program, folder, args.seed), Store()
+    try:
+        rig.set_up([("other", other)])
+        rig.store.down = True
+        rig.load()
+        time.sleep(args.cycles)
+        rig.senders.pause()
+        time.sleep(2.5)
+        there = rig.check_reports(rig.senders.known())
+        waiting, began = len(other.values) - len(rig.store.values), time.monotonic()
+        rig.store.down = False
+        status, reply = ask(rig.port, "POST", "/api/v1/projects/faults/metric-stores/sink/send-now", None, rig.token)
+        if status not in (200, 202, 204):
+            raise Broken(f"send now: {status} {reply}")
+        rig.check_store(there)
+        took = time.monotonic() - began
+        if any(rig.store.values.get(second) != value for second, value in other.values.items() if second <= max(rig.store.values)):
+            raise Broken("the two stores differ")
+        rig.kill()
+        rig.check_audit()
+        return f"{args.cycles} s without a store, {waiting} windows made up for in {took:.1f} s ({waiting / took:.0f} a second), {there} reports"
+    finally:
+        other.server.shutdown()
+        rig.end()
+
+
+RIGS = {"kills": kills, "calls": calls, "power": power, "full": full, "outage": outage}
 
 
 def main():

@@ -17,6 +17,7 @@ mod hostile;
 mod http;
 mod kill;
 mod ledger;
+mod model;
 mod outage;
 mod page;
 mod process;
