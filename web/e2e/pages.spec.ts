@@ -50,6 +50,7 @@ const SHOWN: Shown[] = [
   ['access', '/p/shooter/settings/access'],
   ['account', '/account'],
   ['system', '/system'],
+  ['audit-log', '/audit-log'],
   ['empty', '/p/empty/explore'],
   ['nothing-exported', '/p/empty/settings/metric-export'],
 ];

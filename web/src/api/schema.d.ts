@@ -55,6 +55,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit-log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who changed what and when, newest first. For administrators of the whole server. */
+        get: operations["list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/configuration": {
         parameters: {
             query?: never;
@@ -834,6 +851,16 @@ export interface components {
             /** @description What is probably not meant, such as an attribute that no report has had. */
             warnings: string[];
         };
+        /** @description A page of the audit log. */
+        AuditLog: {
+            /** @description Newest first. */
+            entries: components["schemas"]["ShownEntry"][];
+            /**
+             * Format: int64
+             * @description Ask for the next older page with it as `before`; null when there is none.
+             */
+            next_before?: number | null;
+        };
         /** @description Groups that a budget leaves without a series of their own. */
         Beyond: {
             /** @description The group-by attribute with most values among them. */
@@ -1336,6 +1363,27 @@ export interface components {
              */
             texts: number;
         };
+        /** @description Something that somebody did. */
+        ShownEntry: {
+            /** @description What was done, such as `put metric`. */
+            action: string;
+            /** @description `user NAME` or `token NUMBER`; another word is a part of the server itself. */
+            actor: string;
+            /**
+             * Format: int64
+             * @description Unix seconds.
+             */
+            at: number;
+            /**
+             * Format: int64
+             * @description Later entries have greater ones.
+             */
+            id: number;
+            /** @description Null for what belongs to the whole server. */
+            project?: string | null;
+            /** @description What it was done to. */
+            subject: string;
+        };
         /** @description A metric. */
         ShownMetric: {
             /**
@@ -1525,6 +1573,50 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                };
+            };
+        };
+    };
+    list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Entries before the one of this number: `next_before` of the page before. */
+                before: number | null;
+                /** @description Entries of a page, 1 to 1,000; by default 100. */
+                limit: number | null;
+                /** @description Only what was done in this project. */
+                project: string | null;
+                /** @description Only what this actor did, as entries name them: `user ann`, `token 3`. */
+                actor: string | null;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditLog"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };

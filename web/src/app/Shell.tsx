@@ -11,10 +11,11 @@ import { StorePage } from '../export/StorePage';
 import { Access } from '../settings/Access';
 import { Account } from '../settings/Account';
 import { Attributes } from '../settings/Attributes';
+import { AuditLog } from '../settings/AuditLog';
 import { Start } from '../settings/Start';
 import { System } from '../settings/System';
 import { Empty, ErrorBox, Loading } from '../ui/parts';
-import { AppContext } from './context';
+import { AppContext, may } from './context';
 import icon from './icon.svg';
 import { Login } from './Login';
 import { followLink, go, paths, type Route, readRoute, useAddress } from './routes';
@@ -83,6 +84,7 @@ export function App() {
             {link(paths.attributes(here), 'Attributes', route?.page === 'attributes')}
             {link(paths.access(here), 'Access', route?.page === 'access')}
             {link('/system', 'System', route?.page === 'system')}
+            {may(me.data, 'admin') && link(paths.auditLog(), 'Audit log', route?.page === 'audit-log')}
           </nav>
         )}
         <div class="right">
@@ -117,7 +119,7 @@ export function App() {
               setTheme(chosen);
             }}
           >
-            <option value="system">System theme</option>
+            <option value="system">Auto</option>
             <option value="light">Light</option>
             <option value="dark">Dark</option>
           </select>
@@ -143,6 +145,7 @@ const titleOf = (route: Route) =>
     attributes: 'Attributes',
     access: 'Access',
     system: 'System',
+    'audit-log': 'Audit log',
     account: 'Account',
     login: 'Log in',
     home: '',
@@ -196,6 +199,8 @@ function Page({
       return <Access project={route.project} />;
     case 'system':
       return <System />;
+    case 'audit-log':
+      return <AuditLog search={search} />;
     case 'account':
       return <Account />;
     default:

@@ -2,7 +2,7 @@
 import { useEffect, useState } from 'preact/hooks';
 
 export type Route =
-  | { page: 'home' | 'login' | 'system' | 'account' }
+  | { page: 'home' | 'login' | 'system' | 'audit-log' | 'account' }
   | { page: 'explore' | 'start' | 'metric-export' | 'attributes' | 'access'; project: string }
   | { page: 'report'; project: string; tx: string }
   | { page: 'new-store'; project: string }
@@ -18,6 +18,10 @@ export const paths = {
     `/p/${encodeURIComponent(project)}/settings/metric-export/stores/${encodeURIComponent(store)}${tab === '' ? '' : `?tab=${tab}`}`,
   attributes: (project: string) => `/p/${encodeURIComponent(project)}/settings/attributes`,
   access: (project: string) => `/p/${encodeURIComponent(project)}/settings/access`,
+  auditLog: (only: Record<string, string | number> = {}) => {
+    const search = new URLSearchParams(Object.entries(only).map(([name, value]) => [name, String(value)])).toString();
+    return search === '' ? '/audit-log' : `/audit-log?${search}`;
+  },
 };
 
 /** The page of a path; undefined for an address that is none. */
@@ -32,7 +36,8 @@ export function readRoute(path: string): Route | undefined {
   });
   const [first, project, second, third, fourth, fifth] = texts;
   if (first === undefined) return { page: 'home' };
-  if (texts.length === 1 && (first === 'login' || first === 'system' || first === 'account')) return { page: first };
+  if (texts.length === 1 && (first === 'login' || first === 'system' || first === 'audit-log' || first === 'account'))
+    return { page: first };
   if (first !== 'p' || project === undefined) return undefined;
   if (texts.length === 3 && (second === 'explore' || second === 'start')) return { page: second, project };
   if (texts.length === 4 && second === 'reports' && third) return { page: 'report', project, tx: third };

@@ -3,6 +3,7 @@
 mod adapters;
 mod attributes;
 mod audit;
+mod audit_log;
 mod backfill;
 mod backtrace;
 mod configuration;
@@ -12,6 +13,7 @@ mod login;
 pub(crate) mod metric_sets;
 pub(crate) mod metric_stores;
 mod openapi;
+mod parameters;
 mod preview;
 pub(crate) mod projects;
 mod pull;
@@ -73,6 +75,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/projects", get(projects::list).post(projects::create))
         .nest("/projects/{project}", of_project)
         .route("/audit", get(audit::of_all))
+        .route("/audit-log", get(audit_log::list))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/users", get(users::list).post(users::create))
@@ -96,6 +99,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/login", get(web::page))
         .route("/system", get(web::page))
         .route("/account", get(web::page))
+        .route("/audit-log", get(web::page))
         .route("/p/{*page}", get(web::page))
         .route("/assets/{*file}", get(web::asset))
         .route("/healthz", get(health::healthz))

@@ -19,6 +19,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
         super::audit::of_all,
         super::audit::of_project,
         super::audit::of_metric,
+        super::audit_log::list,
         super::backfill::show,
         super::backfill::start,
         super::backfill::cancel,
