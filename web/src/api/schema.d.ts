@@ -384,6 +384,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/metric-sets/{set}/metrics/{metric}/values": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The values of a metric as they were sealed, over at most 2,000 windows. */
+        get: operations["show"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project}/metric-stores": {
         parameters: {
             query?: never;
@@ -1007,6 +1024,29 @@ export interface components {
             /** @description The user, when the token is of a session. */
             user?: string | null;
         };
+        /** @description Sealed values. */
+        MetricValues: {
+            /** @description What is told of each series, those of the newest revision first. */
+            aggregates: components["schemas"]["ShownAggregate"][];
+            /**
+             * Format: int64
+             * @description The span, Unix seconds: windows that start in it.
+             */
+            from: number;
+            /** @description Series with values in the span that are not told. */
+            more: number;
+            /**
+             * Format: int32
+             * @description Seconds of a window.
+             */
+            period: number;
+            /** @description Those with the largest sum first, 20 at most. */
+            series: components["schemas"]["ValuesSeries"][];
+            /** Format: int64 */
+            to: number;
+            /** @description Windows and gaps, oldest first. */
+            windows: components["schemas"]["ValuesWindow"][];
+        };
         /** @description A span to fill. */
         NewBackfill: {
             /**
@@ -1344,6 +1384,13 @@ export interface components {
              */
             zero_for: number;
         };
+        /** @description An aggregate. */
+        ShownAggregate: {
+            attribute: string;
+            /** @description As in series names. */
+            name: string;
+            operator: string;
+        };
         /** @description An attribute that reports of the project have. */
         ShownAttribute: {
             /**
@@ -1487,6 +1534,61 @@ export interface components {
             truncated: boolean;
             /** @description Most frequent first. */
             values: components["schemas"]["CountedValue"][];
+        };
+        /** @description A series. */
+        ValuesSeries: {
+            /** @description Values by attribute, null where missing; empty for the series of all others. */
+            labels: {
+                [key: string]: string | null;
+            };
+            /** @description Whether it is the one of all series beyond the budget. */
+            other: boolean;
+            /**
+             * Format: double
+             * @description Sum over the span of the first aggregate that it has.
+             */
+            sum: number;
+            /** @description By aggregate, its values by window: null where none was sealed. */
+            values: (number | null)[][];
+        };
+        /** @description A window, or a gap of several. */
+        ValuesWindow: {
+            /** @description Filled later from stored reports. */
+            backfilled: boolean;
+            /**
+             * Format: int64
+             * @description First second after it.
+             */
+            end: number;
+            /** @description Why it failed. */
+            failure?: string | null;
+            /**
+             * Format: int64
+             * @description Of these, in the series of all others.
+             */
+            folded: number;
+            /**
+             * Format: int64
+             * @description Reports that passed the filter.
+             */
+            matched: number;
+            /**
+             * @description `sealed`; `failed`: could not be evaluated; `gap`: the server took no reports; `dropped`: the values are past their keeping, the
+             *     counts are still there.
+             */
+            outcome: string;
+            /**
+             * Format: int32
+             * @description The revision it was sealed with.
+             */
+            revision?: number | null;
+            /** @description Series that were exported; null where there are no values. */
+            series?: number | null;
+            /**
+             * Format: int64
+             * @description First second.
+             */
+            start: number;
         };
     };
     responses: never;
@@ -2297,6 +2399,51 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                };
+            };
+        };
+    };
+    show: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+                set: string;
+                metric: string;
+                /** @description Seconds of a window; by default the period of the first store that the metric's set is attached to. */
+                period: string | null;
+                /** @description First second; by default one day before the end, or 2,000 windows if these are less. */
+                from: number | null;
+                /** @description First second after it; by default now. */
+                to: number | null;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MetricValues"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };

@@ -12,6 +12,7 @@ mod health;
 mod login;
 pub(crate) mod metric_sets;
 pub(crate) mod metric_stores;
+mod metric_values;
 mod openapi;
 mod parameters;
 mod preview;
@@ -57,6 +58,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         )
         .route("/audit", get(audit::of_project))
         .route("/metric-sets/{set}/metrics/{metric}/ledger", get(audit::of_metric))
+        .route("/metric-sets/{set}/metrics/{metric}/values", get(metric_values::show))
         .route("/metric-sets/{set}/metrics/{metric}/explain", get(explain::explain))
         .route("/metric-stores", get(metric_stores::list))
         .route("/metric-stores/{store}", put(metric_stores::put).get(metric_stores::show).delete(metric_stores::delete))

@@ -50,6 +50,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
         super::metric_stores::pause,
         super::metric_stores::resume,
         super::metric_stores::rotate,
+        super::metric_values::show,
         super::preview::run,
         super::projects::list,
         super::projects::create,
