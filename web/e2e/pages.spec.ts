@@ -40,6 +40,7 @@ const SHOWN: Shown[] = [
     },
   ],
   ['metric-export', '/p/shooter/settings/metric-export'],
+  ['metric', '/p/shooter/settings/metric-export/sets/Errors/metrics/ByType', (page) => page.locator('.chart canvas').waitFor()],
   ['store', '/p/shooter/settings/metric-export/stores/influx'],
   ['store-output', '/p/shooter/settings/metric-export/stores/influx?tab=output'],
   ['store-attempts', '/p/shooter/settings/metric-export/stores/influx?tab=attempts'],

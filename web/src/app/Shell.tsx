@@ -6,6 +6,7 @@ import type { Me } from '../api/types';
 import { Explore } from '../explore/Explore';
 import { ReportPage } from '../explore/Report';
 import { MetricExport } from '../export/MetricExport';
+import { MetricPage } from '../export/MetricPage';
 import { NewStore } from '../export/StoreForm';
 import { StorePage } from '../export/StorePage';
 import { Access } from '../settings/Access';
@@ -65,7 +66,8 @@ export function App() {
       {text}
     </a>
   );
-  const settings = route !== undefined && ['metric-export', 'new-store', 'store', 'attributes', 'access'].includes(route.page);
+  const settings =
+    route !== undefined && ['metric-export', 'new-store', 'store', 'metric', 'attributes', 'access'].includes(route.page);
   return (
     <AppContext.Provider value={{ me: me.data, zone, dark, projects: projects.data }}>
       <a class="hidden" href="#page">
@@ -142,6 +144,7 @@ const titleOf = (route: Route) =>
     'metric-export': 'Metric Export',
     'new-store': 'Add store',
     store: 'Store',
+    metric: 'Metric',
     attributes: 'Attributes',
     access: 'Access',
     system: 'System',
@@ -193,6 +196,8 @@ function Page({
       return <NewStore project={route.project} search={search} />;
     case 'store':
       return <StorePage project={route.project} name={route.store} search={search} />;
+    case 'metric':
+      return <MetricPage project={route.project} set={route.set} name={route.metric} search={search} />;
     case 'attributes':
       return <Attributes project={route.project} />;
     case 'access':

@@ -6,7 +6,8 @@ export type Route =
   | { page: 'explore' | 'start' | 'metric-export' | 'attributes' | 'access'; project: string }
   | { page: 'report'; project: string; tx: string }
   | { page: 'new-store'; project: string }
-  | { page: 'store'; project: string; store: string };
+  | { page: 'store'; project: string; store: string }
+  | { page: 'metric'; project: string; set: string; metric: string };
 
 export const paths = {
   explore: (project: string, search = '') => `/p/${encodeURIComponent(project)}/explore${search}`,
@@ -16,6 +17,8 @@ export const paths = {
   newStore: (project: string, search = '') => `/p/${encodeURIComponent(project)}/settings/metric-export/stores/new${search}`,
   store: (project: string, store: string, tab = '') =>
     `/p/${encodeURIComponent(project)}/settings/metric-export/stores/${encodeURIComponent(store)}${tab === '' ? '' : `?tab=${tab}`}`,
+  metric: (project: string, set: string, metric: string, search = '') =>
+    `/p/${encodeURIComponent(project)}/settings/metric-export/sets/${encodeURIComponent(set)}/metrics/${encodeURIComponent(metric)}${search}`,
   attributes: (project: string) => `/p/${encodeURIComponent(project)}/settings/attributes`,
   access: (project: string) => `/p/${encodeURIComponent(project)}/settings/access`,
   auditLog: (only: Record<string, string | number> = {}) => {
@@ -34,7 +37,7 @@ export function readRoute(path: string): Route | undefined {
       return part;
     }
   });
-  const [first, project, second, third, fourth, fifth] = texts;
+  const [first, project, second, third, fourth, fifth, sixth, seventh] = texts;
   if (first === undefined) return { page: 'home' };
   if (texts.length === 1 && (first === 'login' || first === 'system' || first === 'audit-log' || first === 'account'))
     return { page: first };
@@ -47,6 +50,8 @@ export function readRoute(path: string): Route | undefined {
   if (texts.length === 6 && third === 'metric-export' && fourth === 'stores' && fifth !== undefined) {
     return fifth === 'new' ? { page: 'new-store', project } : { page: 'store', project, store: fifth };
   }
+  if (texts.length === 8 && third === 'metric-export' && fourth === 'sets' && sixth === 'metrics')
+    return { page: 'metric', project, set: fifth as string, metric: seventh as string };
   return undefined;
 }
 
