@@ -138,3 +138,48 @@ test('deleting asks first', async ({ page, server }) => {
   await expect(page).toHaveURL(/settings\/metric-export$/);
   expect(await server.api<unknown[]>('GET', '/projects/shooter/metric-stores')).toEqual([]);
 });
+
+test('a metric has a page of what was exported of it, with gaps told', async ({ page, server }) => {
+  test.setTimeout(90_000);
+  const url = await server.project('shooter');
+  await server.api('PUT', '/projects/shooter/metric-sets/errors/metrics/by-type', {
+    query: { group: ['error.type'], fold: { _tx: [['unique']], 'process.age': [['max']] } },
+  });
+  await server.api('PUT', '/projects/shooter/metric-sets/later/metrics/none', { query: { fold: { _tx: [['unique']] } } });
+  await server.api('PUT', '/projects/shooter/metric-stores/prom', { adapter: 'prometheus', period: 1, sets: ['errors'] });
+  type Told = { windows: { outcome: string }[]; series: { labels: Record<string, string>; sum: number }[] };
+  const told = () => server.api<Told>('GET', '/projects/shooter/metric-sets/errors/metrics/by-type/values');
+  await expect.poll(async () => (await told()).windows.length, { timeout: 20_000 }).toBeGreaterThan(0);
+  for (let at = 0; at < 3; at += 1) await submit(url, { 'error.type': 'Crash', 'process.age': 40 + at });
+  await submit(url, { 'error.type': 'Hang', 'process.age': 7 });
+  await expect.poll(async () => (await told()).series.reduce((sum, one) => sum + one.sum, 0), { timeout: 20_000 }).toBe(4);
+  await logIn(page, server);
+  // Down for longer than a window lasts.
+  await server.kill();
+  const killed = Date.now();
+  await expect.poll(() => Date.now() - killed, { timeout: 10_000 }).toBeGreaterThan(2_500);
+  await server.resume();
+  await expect.poll(async () => (await told()).windows.map((one) => one.outcome), { timeout: 20_000 }).toContain('gap');
+
+  await page.goto(`${server.url}/p/shooter/settings/metric-export`);
+  await page.getByRole('link', { name: 'by-type' }).click();
+  await expect(page.getByRole('heading', { level: 1 })).toContainText('by-type');
+  await expect(page.getByText('Errors, max(process.age) by error.type')).toBeVisible();
+  const rows = page.getByRole('region', { name: 'Series' }).locator('tbody tr');
+  await expect(rows).toHaveCount(2);
+  await expect(rows.nth(0)).toContainText('Crash');
+  await expect(rows.nth(1)).toContainText('Hang');
+  await expect(page.locator('.chart canvas')).toBeVisible();
+  await expect(page.getByText('Gap from')).toBeVisible();
+  await page.getByLabel('Aggregate').selectOption({ label: 'max(process.age)' });
+  // The greatest of the windows that had reports; the others have none, which is no 0.
+  await expect(rows.nth(1).getByRole('cell').nth(1)).toHaveText('7');
+  await page.getByRole('link', { name: 'prom' }).last().click();
+  await expect(page).toHaveURL(/stores\/prom\?tab=output&window=\d+$/);
+  await expect(page.locator('pre.code').first()).toContainText('Crash');
+
+  await page.goto(`${server.url}/p/shooter/settings/metric-export/sets/later/metrics/none`);
+  await expect(page.getByText('It goes to no store')).toBeVisible();
+  await page.goto(`${server.url}/p/shooter/settings/metric-export/sets/later/metrics/nothing`);
+  await expect(page.getByRole('alert')).toContainText('there is no metric');
+});

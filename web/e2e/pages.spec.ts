@@ -40,6 +40,7 @@ const SHOWN: Shown[] = [
     },
   ],
   ['metric-export', '/p/shooter/settings/metric-export'],
+  ['metric', '/p/shooter/settings/metric-export/sets/Errors/metrics/ByType', (page) => page.locator('.chart canvas').waitFor()],
   ['store', '/p/shooter/settings/metric-export/stores/influx'],
   ['store-output', '/p/shooter/settings/metric-export/stores/influx?tab=output'],
   ['store-attempts', '/p/shooter/settings/metric-export/stores/influx?tab=attempts'],
@@ -50,6 +51,7 @@ const SHOWN: Shown[] = [
   ['access', '/p/shooter/settings/access'],
   ['account', '/account'],
   ['system', '/system'],
+  ['audit-log', '/audit-log'],
   ['empty', '/p/empty/explore'],
   ['nothing-exported', '/p/empty/settings/metric-export'],
 ];

@@ -275,7 +275,7 @@ impl Catalog {
     ) -> Result<u32, CatalogError> {
         let attribute = first_name(attribute);
         self.change(actor, now, |change| {
-            change.audit("put attribute setting", attribute);
+            change.audit(Some(project), "put attribute setting", attribute);
             // The lock is held, so this is the configuration that the change is made to.
             let before = self.snapshot.borrow().clone();
             let found = before.attribute_setting(project, attribute);
@@ -321,7 +321,7 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let attribute = first_name(attribute);
         self.change(actor, now, |change| {
-            change.audit("delete attribute setting", attribute);
+            change.audit(Some(project), "delete attribute setting", attribute);
             let sql = "SELECT revision FROM attribute_setting WHERE project = ?1 AND attribute = ?2";
             let revision: Option<u32> = change.transaction.query_row(sql, params![project.0, attribute], |row| row.get(0)).optional()?;
             let revision = revision.ok_or_else(|| CatalogError::Missing(format!("setting of the attribute {attribute:?}")))?;

@@ -101,7 +101,7 @@ impl Catalog {
     ) -> Result<i64, CatalogError> {
         let sets = serde_json::to_string(&draft.sets).map_err(|_| CatalogError::Damaged("list of metric sets"))?;
         self.change(actor, now, |change| {
-            change.audit("start backfill", &format!("{name} from {} to {}", draft.since, draft.until));
+            change.audit(Some(project), "start backfill", &format!("{name} from {} to {}", draft.since, draft.until));
             let store =
                 store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
             let running: bool = change.transaction.query_row(
@@ -123,7 +123,7 @@ impl Catalog {
     /// Ends a store's backfill: what of it is still to be sent is cancelled.
     pub fn cancel_backfill(&self, project: ProjectId, name: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
-            change.audit("cancel backfill", name);
+            change.audit(Some(project), "cancel backfill", name);
             let store =
                 store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
             // One that is all sealed but not all sent is still to be cancelled.

@@ -47,12 +47,20 @@ pub(crate) const PULL_SECRET: &str = "pull_secret";
 pub(crate) struct Change<'a> {
     pub(crate) transaction: &'a Transaction<'a>,
     pub(crate) stamp: Stamp,
-    audit: Vec<(String, String)>,
+    audit: Vec<Audited>,
+}
+
+/// What the audit log is to say of a change.
+struct Audited {
+    project: Option<ProjectId>,
+    action: &'static str,
+    subject: String,
 }
 
 impl Change<'_> {
-    pub(crate) fn audit(&mut self, action: &str, subject: &str) {
-        self.audit.push((action.to_owned(), subject.to_owned()));
+    /// Tells the audit log what is done to what. Without a project it is something of the whole server.
+    pub(crate) fn audit(&mut self, project: Option<ProjectId>, action: &'static str, subject: &str) {
+        self.audit.push(Audited { project, action, subject: subject.to_owned() });
     }
 }
 
@@ -70,8 +78,8 @@ impl Catalog {
         let mut change = Change { transaction: &transaction, stamp, audit: Vec::new() };
         let done = edit(&mut change)?;
         let audit = change.audit;
-        for (action, subject) in audit {
-            write_audit(&transaction, stamp, actor, &action, &subject)?;
+        for Audited { project, action, subject } in audit {
+            write_audit(&transaction, stamp, actor, project, action, &subject)?;
         }
         transaction.execute(
             "INSERT INTO meta (key, value) VALUES ('last_config_stamp', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -99,12 +107,12 @@ impl Catalog {
     }
 
     pub(crate) fn insert_project(&self, change: &mut Change<'_>, name: &str) -> Result<(ProjectId, Secret), CatalogError> {
-        change.audit("create project", name);
         if project_id(change.transaction, name)?.is_some() {
             return Err(CatalogError::Exists(format!("project called {name:?}")));
         }
         change.transaction.execute("INSERT INTO project (name, created) VALUES (?1, ?2)", params![name, change.stamp.micros() as i64])?;
         let id = ProjectId(u32::try_from(change.transaction.last_insert_rowid()).map_err(|_| CatalogError::Damaged("project number"))?);
+        change.audit(Some(id), "create project", name);
         let token = self.insert_token(change.transaction, Scope::Submit, Some(id), change.stamp)?;
         Ok((id, token))
     }
@@ -146,7 +154,7 @@ impl Catalog {
         expected: Option<u32>,
     ) -> Result<u32, CatalogError> {
         let query = serde_json::to_string(&draft.query).map_err(|_| CatalogError::Damaged("query"))?;
-        change.audit("put metric", &format!("{set}/{name}"));
+        change.audit(Some(project), "put metric", &format!("{set}/{name}"));
         if let Some(attribute) = self.snapshot.borrow().personal_label(project, &draft.query) {
             return Err(CatalogError::Personal(attribute.to_owned()));
         }
@@ -216,7 +224,7 @@ impl Catalog {
         expected: Option<u32>,
     ) -> Result<u32, CatalogError> {
         let settings = serde_json::to_string(&draft.settings).map_err(|_| CatalogError::Damaged("store setting"))?;
-        change.audit("put metric store", name);
+        change.audit(Some(project), "put metric store", name);
         let stamp = change.stamp.micros() as i64;
         let found = store_id(change.transaction, project, name)?;
         let store = match found {
@@ -267,7 +275,7 @@ impl Catalog {
     /// Pauses or resumes sending; points go on becoming due.
     pub fn pause_store(&self, project: ProjectId, name: &str, paused: bool, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
-            change.audit(if paused { "pause metric store" } else { "resume metric store" }, name);
+            change.audit(Some(project), if paused { "pause metric store" } else { "resume metric store" }, name);
             let store =
                 store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
             change.transaction.execute("UPDATE store SET paused = ?2 WHERE id = ?1", params![store.0, paused])?;
@@ -279,7 +287,7 @@ impl Catalog {
     /// without losing a window; ones that were rotated away before keep their own end.
     pub fn rotate_pull_secret(&self, project: ProjectId, name: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
-            change.audit("rotate pull URL", name);
+            change.audit(Some(project), "rotate pull URL", name);
             let store =
                 store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
             let until = change.stamp.plus_micros(PULL_OVERLAP_SECS * 1_000_000);
@@ -329,12 +337,12 @@ pub(crate) fn secret_place(store: StoreId, field: &str) -> String {
 }
 
 pub(crate) fn save_set(change: &mut Change<'_>, project: ProjectId, set: &str) -> Result<(), CatalogError> {
-    change.audit("put metric set", set);
+    change.audit(Some(project), "put metric set", set);
     ensure_set(change, project, set).map(|_| ())
 }
 
 pub(crate) fn remove_set(change: &mut Change<'_>, project: ProjectId, set: &str) -> Result<(), CatalogError> {
-    change.audit("delete metric set", set);
+    change.audit(Some(project), "delete metric set", set);
     let id = set_id(change.transaction, project, set)?.ok_or_else(|| CatalogError::Missing(format!("metric set {set:?}")))?;
     let stamp = change.stamp.micros() as i64;
     change.transaction.execute("UPDATE metric SET deleted = ?2 WHERE metric_set = ?1 AND deleted IS NULL", params![id, stamp])?;
@@ -343,7 +351,7 @@ pub(crate) fn remove_set(change: &mut Change<'_>, project: ProjectId, set: &str)
 }
 
 pub(crate) fn remove_metric(change: &mut Change<'_>, project: ProjectId, set: &str, name: &str) -> Result<(), CatalogError> {
-    change.audit("delete metric", &format!("{set}/{name}"));
+    change.audit(Some(project), "delete metric", &format!("{set}/{name}"));
     let changed = change.transaction.execute(
         "UPDATE metric SET deleted = ?4 WHERE name = ?3 AND deleted IS NULL AND metric_set =
            (SELECT id FROM metric_set WHERE project = ?1 AND name = ?2 AND deleted IS NULL)",
@@ -353,7 +361,7 @@ pub(crate) fn remove_metric(change: &mut Change<'_>, project: ProjectId, set: &s
 }
 
 pub(crate) fn remove_store(change: &mut Change<'_>, project: ProjectId, name: &str) -> Result<(), CatalogError> {
-    change.audit("delete metric store", name);
+    change.audit(Some(project), "delete metric store", name);
     let store = store_id(change.transaction, project, name)?.ok_or_else(|| CatalogError::Missing(format!("metric store {name:?}")))?;
     change.transaction.execute("UPDATE store SET deleted = ?2 WHERE id = ?1", params![store.0, change.stamp.micros() as i64])?;
     delivery::cancel_open(change.transaction, store, None)?;
@@ -385,12 +393,13 @@ pub(crate) fn write_audit(
     transaction: &Transaction<'_>,
     stamp: Stamp,
     actor: &str,
+    project: Option<ProjectId>,
     action: &str,
     subject: &str,
 ) -> Result<(), CatalogError> {
     transaction.execute(
-        "INSERT INTO audit (at, actor, action, subject) VALUES (?1, ?2, ?3, ?4)",
-        params![stamp.micros() as i64, actor, action, subject],
+        "INSERT INTO audit (at, actor, project, action, subject) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![stamp.micros() as i64, actor, project.map(|project| project.0), action, subject],
     )?;
     Ok(())
 }

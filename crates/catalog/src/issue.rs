@@ -71,7 +71,7 @@ impl Catalog {
         now: Now<'_>,
     ) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
-            change.audit("edit issues", &format!("{} of project {}", fingerprints.len(), project.0));
+            change.audit(Some(project), "edit issues", &fingerprints.len().to_string());
             let modified = change.stamp.micros() as i64;
             for fingerprint in fingerprints {
                 change

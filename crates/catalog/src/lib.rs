@@ -7,6 +7,7 @@
 mod apply;
 mod attribute;
 mod audit;
+mod audit_log;
 mod backfill;
 pub mod backup;
 mod config;
@@ -27,6 +28,7 @@ mod view;
 pub use apply::{Applied, Edit};
 pub use attribute::{AttributeSetting, AttributeType, Declared, Format};
 pub use audit::{Audit, GridAudit, ProjectAudit, PullAccount, StoreAudit, audit};
+pub use audit_log::{AuditEntry, AuditFilter};
 pub use backfill::{Backfill, BackfillDraft, BackfilledWindow};
 pub use config::{
     Metric, MetricId, MetricRevision, Project, PullUrl, RevisionId, Snapshot, Store, StoreId, StoreRevision, StoreSettings, UserId,

@@ -196,6 +196,10 @@ const MIGRATIONS: &[&str] = &[
         SELECT store, count(*), sum(due), sum(confirmed), sum(sent), sum(refused), sum(excluded), sum(open), sum(expired), sum(cancelled),
                sum(attempts) FROM delivery GROUP BY store;
     ",
+    // In which project something was changed; unknown for entries of before, none for what belongs to the whole server.
+    "
+    ALTER TABLE audit ADD COLUMN project INTEGER REFERENCES project (id);
+    ",
 ];
 
 /// Brings a database to this program's version; refuses one that a newer program has written.

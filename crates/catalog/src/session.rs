@@ -115,7 +115,7 @@ impl Catalog {
         let ended = self.make_room(&transaction, proved.id, at)?;
         let sql = "INSERT INTO session (hash, user, created, used) VALUES (?1, ?2, ?3, ?3)";
         transaction.execute(sql, params![hash, proved.id.0, at as i64])?;
-        write_audit(&transaction, stamp, &format!("user {user}"), "log in", user)?;
+        write_audit(&transaction, stamp, &format!("user {user}"), None, "log in", user)?;
         transaction.commit()?;
         // The writer's lock still covers this: a session is never in memory alone, nor in the database alone.
         let mut sessions = self.sessions_mut();
@@ -156,7 +156,7 @@ impl Catalog {
         let transaction = connection.transaction()?;
         let ended = transaction.execute("DELETE FROM session WHERE hash = ?1", [hash])? == 1;
         if ended {
-            write_audit(&transaction, now(), &format!("user {}", access.user), "log out", &access.user)?;
+            write_audit(&transaction, now(), &format!("user {}", access.user), None, "log out", &access.user)?;
         }
         transaction.commit()?;
         self.sessions_mut().remove(hash);

@@ -4,7 +4,7 @@ use crate::edit::Now;
 use crate::secrets::random_bytes;
 use crate::{Catalog, CatalogError};
 use model::{ProjectId, Secret, Stamp};
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -95,7 +95,7 @@ impl Catalog {
             return Err(CatalogError::Missing("project named for the submission token".into()));
         }
         self.change(actor, now, |change| {
-            change.audit("create token", scope.name());
+            change.audit(project, "create token", scope.name());
             self.insert_token(change.transaction, scope, project, change.stamp)
         })
     }
@@ -103,11 +103,11 @@ impl Catalog {
     /// Takes a token out of use.
     pub fn revoke_token(&self, id: i64, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
-            change.audit("revoke token", &id.to_string());
-            let changed = change
-                .transaction
-                .execute("UPDATE token SET revoked = ?2 WHERE id = ?1 AND revoked IS NULL", params![id, change.stamp.micros() as i64])?;
-            if changed == 1 { Ok(()) } else { Err(CatalogError::Missing(format!("token {id}"))) }
+            let sql = "UPDATE token SET revoked = ?2 WHERE id = ?1 AND revoked IS NULL RETURNING project";
+            let revoked = change.transaction.query_row(sql, params![id, change.stamp.micros() as i64], |row| row.get(0)).optional()?;
+            let project: Option<u32> = revoked.ok_or_else(|| CatalogError::Missing(format!("token {id}")))?;
+            change.audit(project.map(ProjectId), "revoke token", &id.to_string());
+            Ok(())
         })
     }
 

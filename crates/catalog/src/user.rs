@@ -107,7 +107,7 @@ impl Catalog {
         // Before the lock is taken: it takes its time.
         let hash = password::hash(password);
         self.change(actor, now, |change| {
-            change.audit("create user", &format!("{name} {role}"));
+            change.audit(None, "create user", &format!("{name} {role}"));
             if find(change, name)?.is_some() {
                 return Err(CatalogError::Exists(format!("user called {name:?}")));
             }
@@ -132,15 +132,15 @@ impl Catalog {
         self.change(actor, now, |change| {
             let user = find(change, name)?.ok_or_else(|| missing(name))?;
             if let Some(role) = edit.role {
-                change.audit("set role", &format!("{name} {role}"));
+                change.audit(None, "set role", &format!("{name} {role}"));
                 change.transaction.execute("UPDATE user SET role = ?2 WHERE id = ?1", params![user.0, role.name()])?;
             }
             if let Some(hash) = &hash {
-                change.audit("set password", name);
+                change.audit(None, "set password", name);
                 change.transaction.execute("UPDATE user SET hash = ?2 WHERE id = ?1", params![user.0, hash])?;
             }
             if let Some(disabled) = edit.disabled {
-                change.audit(if disabled { "disable user" } else { "enable user" }, name);
+                change.audit(None, if disabled { "disable user" } else { "enable user" }, name);
                 let since = disabled.then(|| change.stamp.micros() as i64);
                 let sql = "UPDATE user SET disabled = iif(?2 IS NULL, NULL, coalesce(disabled, ?2)) WHERE id = ?1";
                 change.transaction.execute(sql, params![user.0, since])?;
@@ -156,7 +156,7 @@ impl Catalog {
     /// Deletes a user and ends their sessions. What the audit log says of them stays.
     pub fn delete_user(&self, name: &str, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
-            change.audit("delete user", name);
+            change.audit(None, "delete user", name);
             let user = find(change, name)?.ok_or_else(|| missing(name))?;
             change.transaction.execute("UPDATE user SET deleted = ?2 WHERE id = ?1", params![user.0, change.stamp.micros() as i64])?;
             keep_an_admin(change, name)?;
@@ -176,7 +176,7 @@ impl Catalog {
     /// Counts for the user and the password that were proved, not for what they have become meanwhile.
     fn replace_password(&self, name: &str, proved: &ProvedUser, hash: &str, asking: &[u8; 32], now: Now<'_>) -> Result<(), CatalogError> {
         self.change(&format!("user {name}"), now, |change| {
-            change.audit("change own password", name);
+            change.audit(None, "change own password", name);
             let sql = "UPDATE user SET hash = ?3 WHERE id = ?1 AND hash = ?2 AND disabled IS NULL AND deleted IS NULL";
             if change.transaction.execute(sql, params![proved.id.0, proved.hash, hash])? == 0 {
                 return Err(missing(name));

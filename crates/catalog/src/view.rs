@@ -3,7 +3,7 @@
 use crate::edit::Now;
 use crate::{Catalog, CatalogError};
 use model::ProjectId;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 /// A saved view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Catalog {
     /// Makes a view and returns its number.
     pub fn create_view(&self, project: ProjectId, draft: &ViewDraft, actor: &str, now: Now<'_>) -> Result<i64, CatalogError> {
         self.change(actor, now, |change| {
-            change.audit("create view", &draft.name);
+            change.audit(Some(project), "create view", &draft.name);
             let taken = change.transaction.query_row(
                 "SELECT EXISTS (SELECT 1 FROM view WHERE project = ?1 AND name = ?2)",
                 params![project.0, draft.name],
@@ -62,7 +62,7 @@ impl Catalog {
     /// Replaces a view.
     pub fn put_view(&self, project: ProjectId, id: i64, draft: &ViewDraft, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
-            change.audit("put view", &draft.name);
+            change.audit(Some(project), "put view", &draft.name);
             let changed = change.transaction.execute(
                 "UPDATE view SET name = ?3, queries = ?4, payload = ?5 WHERE project = ?1 AND id = ?2",
                 params![project.0, id, draft.name, draft.queries, draft.payload],
@@ -74,9 +74,11 @@ impl Catalog {
     /// Deletes a view.
     pub fn delete_view(&self, project: ProjectId, id: i64, actor: &str, now: Now<'_>) -> Result<(), CatalogError> {
         self.change(actor, now, |change| {
-            change.audit("delete view", &id.to_string());
-            let changed = change.transaction.execute("DELETE FROM view WHERE project = ?1 AND id = ?2", params![project.0, id])?;
-            if changed == 1 { Ok(()) } else { Err(CatalogError::Missing(format!("view {id}"))) }
+            let sql = "DELETE FROM view WHERE project = ?1 AND id = ?2 RETURNING name";
+            let name: Option<String> = change.transaction.query_row(sql, params![project.0, id], |row| row.get(0)).optional()?;
+            let name = name.ok_or_else(|| CatalogError::Missing(format!("view {id}")))?;
+            change.audit(Some(project), "delete view", &name);
+            Ok(())
         })
     }
 }

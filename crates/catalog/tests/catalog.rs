@@ -1,8 +1,8 @@
 //! The catalog over a real database: revisions, seals, the ledger, secrets, restarts.
 
 use catalog::{
-    Attempt, Catalog, CatalogError, Edit, IssueEdit, MetricDraft, PULL_OVERLAP_SECS, Scope, SealedCell, SealedMetric, SealedSeries,
-    SealedWindow, Settled, StoreDraft, StoreId, StoreSettings, ViewDraft, WindowFacts, token_hash,
+    Attempt, AuditFilter, Catalog, CatalogError, Edit, IssueEdit, MetricDraft, PULL_OVERLAP_SECS, Scope, SealedCell, SealedMetric,
+    SealedSeries, SealedWindow, Settled, StoreDraft, StoreId, StoreSettings, ViewDraft, WindowFacts, token_hash,
 };
 use model::{Aggregate, AggregateOp, Label, PathTemplate, Period, ProjectId, Query, Secret, Stamp, Window};
 use std::collections::BTreeMap;
@@ -421,4 +421,53 @@ fn where_a_metric_was_last_sealed_on_a_grid_is_known_over_its_revisions() {
     assert_eq!(until(10), Some(210), "of the revision before");
     f.catalog.seal(&sealed(&f, 230, &[]), Stamp::from_secs(241)).expect("sealed");
     assert_eq!(until(10), Some(240));
+}
+
+#[test]
+fn the_audit_log_is_read_newest_first_and_page_by_page() {
+    let Fixture { folder: _folder, catalog, project } = fixture();
+    let (other, _) = catalog.create_project("racer", "user ann", &at(110)).expect("made");
+    catalog.put_metric(project, "errors", "all", &draft("a"), None, "user ann", &at(120)).expect("saved");
+    catalog.put_store(project, "g", &store_draft(10, &[("password", Some("canary"))]), None, "token 3", &at(130)).expect("saved");
+    catalog.create_token(Scope::Query, Some(other), "user ann", &at(140)).expect("made");
+    let tokens = catalog.tokens(Some(other)).expect("listed");
+    let queries = tokens.iter().find(|token| token.scope == Scope::Query).expect("made above");
+    catalog.revoke_token(queries.id, "user ann", &at(150)).expect("revoked");
+    catalog.create_token(Scope::Admin, None, "user ann", &at(160)).expect("made");
+    assert!(catalog.delete_metric(project, "errors", "none", "user bob", &at(170)).is_err());
+
+    let read = |filter: &AuditFilter, limit| {
+        let entries = catalog.audit_log(filter, limit).expect("read");
+        let told = entries.iter().map(|one| {
+            assert!(!one.subject.contains("canary"));
+            format!("{} {} {}: {} {}", one.at.secs(), one.actor, one.project.as_deref().unwrap_or("-"), one.action, one.subject)
+        });
+        (told.collect::<Vec<_>>(), entries.last().map(|oldest| oldest.id))
+    };
+    let all = [
+        "160 user ann -: create token admin".to_owned(),
+        format!("150 user ann racer: revoke token {}", queries.id),
+        "140 user ann racer: create token query".to_owned(),
+        "130 token 3 shooter: put metric store g".to_owned(),
+        "120 user ann shooter: put metric errors/all".to_owned(),
+        "110 user ann racer: create project racer".to_owned(),
+        "100 test shooter: create project shooter".to_owned(),
+    ];
+    assert_eq!(read(&AuditFilter::default(), 100).0, all, "what failed is not in it");
+    let mut pages = Vec::new();
+    let mut before = None;
+    loop {
+        let (page, oldest) = read(&AuditFilter { before, ..AuditFilter::default() }, 2);
+        if page.is_empty() {
+            break;
+        }
+        pages.push(page);
+        before = oldest;
+    }
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 1]);
+    assert_eq!(pages.concat(), all);
+    assert_eq!(read(&AuditFilter { project: Some(other), ..AuditFilter::default() }, 100).0, [&all[1..3], &all[5..6]].concat());
+    assert_eq!(read(&AuditFilter { actor: Some("token 3".into()), ..AuditFilter::default() }, 100).0, all[3..4]);
+    let both = AuditFilter { project: Some(project), actor: Some("user ann".into()), before: None };
+    assert_eq!(read(&both, 100).0, all[4..5]);
 }

@@ -55,6 +55,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit-log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who changed what and when, newest first. For administrators of the whole server. */
+        get: operations["list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/configuration": {
         parameters: {
             query?: never;
@@ -359,6 +376,23 @@ export interface paths {
         };
         /** What became of a metric in the windows and gaps of a span: sealed, failed or gap; matched = own + folded. */
         get: operations["of_metric"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/metric-sets/{set}/metrics/{metric}/values": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The values of a metric as they were sealed, over at most 2,000 windows. */
+        get: operations["show"];
         put?: never;
         post?: never;
         delete?: never;
@@ -834,6 +868,16 @@ export interface components {
             /** @description What is probably not meant, such as an attribute that no report has had. */
             warnings: string[];
         };
+        /** @description A page of the audit log. */
+        AuditLog: {
+            /** @description Newest first. */
+            entries: components["schemas"]["ShownEntry"][];
+            /**
+             * Format: int64
+             * @description Ask for the next older page with it as `before`; null when there is none.
+             */
+            next_before?: number | null;
+        };
         /** @description Groups that a budget leaves without a series of their own. */
         Beyond: {
             /** @description The group-by attribute with most values among them. */
@@ -979,6 +1023,29 @@ export interface components {
             scope: string;
             /** @description The user, when the token is of a session. */
             user?: string | null;
+        };
+        /** @description Sealed values. */
+        MetricValues: {
+            /** @description What is told of each series, those of the newest revision first. */
+            aggregates: components["schemas"]["ShownAggregate"][];
+            /**
+             * Format: int64
+             * @description The span, Unix seconds: windows that start in it.
+             */
+            from: number;
+            /** @description Series with values in the span that are not told. */
+            more: number;
+            /**
+             * Format: int32
+             * @description Seconds of a window.
+             */
+            period: number;
+            /** @description Those with the largest sum first, 20 at most. */
+            series: components["schemas"]["ValuesSeries"][];
+            /** Format: int64 */
+            to: number;
+            /** @description Windows and gaps, oldest first. */
+            windows: components["schemas"]["ValuesWindow"][];
         };
         /** @description A span to fill. */
         NewBackfill: {
@@ -1317,6 +1384,13 @@ export interface components {
              */
             zero_for: number;
         };
+        /** @description An aggregate. */
+        ShownAggregate: {
+            attribute: string;
+            /** @description As in series names. */
+            name: string;
+            operator: string;
+        };
         /** @description An attribute that reports of the project have. */
         ShownAttribute: {
             /**
@@ -1335,6 +1409,27 @@ export interface components {
              * @description Reports in which it was text.
              */
             texts: number;
+        };
+        /** @description Something that somebody did. */
+        ShownEntry: {
+            /** @description What was done, such as `put metric`. */
+            action: string;
+            /** @description `user NAME` or `token NUMBER`; another word is a part of the server itself. */
+            actor: string;
+            /**
+             * Format: int64
+             * @description Unix seconds.
+             */
+            at: number;
+            /**
+             * Format: int64
+             * @description Later entries have greater ones.
+             */
+            id: number;
+            /** @description Null for what belongs to the whole server. */
+            project?: string | null;
+            /** @description What it was done to. */
+            subject: string;
         };
         /** @description A metric. */
         ShownMetric: {
@@ -1440,6 +1535,61 @@ export interface components {
             /** @description Most frequent first. */
             values: components["schemas"]["CountedValue"][];
         };
+        /** @description A series. */
+        ValuesSeries: {
+            /** @description Values by attribute, null where missing; empty for the series of all others. */
+            labels: {
+                [key: string]: string | null;
+            };
+            /** @description Whether it is the one of all series beyond the budget. */
+            other: boolean;
+            /**
+             * Format: double
+             * @description Sum over the span of the first aggregate that it has.
+             */
+            sum: number;
+            /** @description By aggregate, its values by window: null where none was sealed. */
+            values: (number | null)[][];
+        };
+        /** @description A window, or a gap of several. */
+        ValuesWindow: {
+            /** @description Filled later from stored reports. */
+            backfilled: boolean;
+            /**
+             * Format: int64
+             * @description First second after it.
+             */
+            end: number;
+            /** @description Why it failed. */
+            failure?: string | null;
+            /**
+             * Format: int64
+             * @description Of these, in the series of all others.
+             */
+            folded: number;
+            /**
+             * Format: int64
+             * @description Reports that passed the filter.
+             */
+            matched: number;
+            /**
+             * @description `sealed`; `failed`: could not be evaluated; `gap`: the server took no reports; `dropped`: the values are past their keeping, the
+             *     counts are still there.
+             */
+            outcome: string;
+            /**
+             * Format: int32
+             * @description The revision it was sealed with.
+             */
+            revision?: number | null;
+            /** @description Series that were exported; null where there are no values. */
+            series?: number | null;
+            /**
+             * Format: int64
+             * @description First second.
+             */
+            start: number;
+        };
     };
     responses: never;
     parameters: never;
@@ -1525,6 +1675,50 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                };
+            };
+        };
+    };
+    list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Entries before the one of this number: `next_before` of the page before. */
+                before: number | null;
+                /** @description Entries of a page, 1 to 1,000; by default 100. */
+                limit: number | null;
+                /** @description Only what was done in this project. */
+                project: string | null;
+                /** @description Only what this actor did, as entries name them: `user ann`, `token 3`. */
+                actor: string | null;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditLog"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -2205,6 +2399,51 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                };
+            };
+        };
+    };
+    show: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+                set: string;
+                metric: string;
+                /** @description Seconds of a window; by default the period of the first store that the metric's set is attached to. */
+                period: string | null;
+                /** @description First second; by default one day before the end, or 2,000 windows if these are less. */
+                from: number | null;
+                /** @description First second after it; by default now. */
+                to: number | null;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MetricValues"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };

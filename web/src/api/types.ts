@@ -8,6 +8,7 @@ export type ValuesAnswer = Schemas['ValuesAnswer'];
 export type Preview = Schemas['Preview'];
 export type Outcome = Schemas['Outcome'];
 export type Me = Schemas['Me'];
+export type MetricValues = Schemas['MetricValues'];
 
 export type Attribute = { name: string; texts: number; numbers: number; booleans: number };
 export type Project = { name: string; created: number; metric_sets: string[]; submission_urls: string[] };
@@ -19,6 +20,7 @@ export type Metric = {
   zero_for: number | null;
   series_budget: number;
   revision: number;
+  begins: number;
   warnings: string[];
 };
 export type MetricSet = { name: string; metrics: Metric[]; stores: string[] };

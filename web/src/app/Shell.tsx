@@ -6,15 +6,17 @@ import type { Me } from '../api/types';
 import { Explore } from '../explore/Explore';
 import { ReportPage } from '../explore/Report';
 import { MetricExport } from '../export/MetricExport';
+import { MetricPage } from '../export/MetricPage';
 import { NewStore } from '../export/StoreForm';
 import { StorePage } from '../export/StorePage';
 import { Access } from '../settings/Access';
 import { Account } from '../settings/Account';
 import { Attributes } from '../settings/Attributes';
+import { AuditLog } from '../settings/AuditLog';
 import { Start } from '../settings/Start';
 import { System } from '../settings/System';
 import { Empty, ErrorBox, Loading } from '../ui/parts';
-import { AppContext } from './context';
+import { AppContext, may } from './context';
 import icon from './icon.svg';
 import { Login } from './Login';
 import { followLink, go, paths, type Route, readRoute, useAddress } from './routes';
@@ -64,7 +66,8 @@ export function App() {
       {text}
     </a>
   );
-  const settings = route !== undefined && ['metric-export', 'new-store', 'store', 'attributes', 'access'].includes(route.page);
+  const settings =
+    route !== undefined && ['metric-export', 'new-store', 'store', 'metric', 'attributes', 'access'].includes(route.page);
   return (
     <AppContext.Provider value={{ me: me.data, zone, dark, projects: projects.data }}>
       <a class="hidden" href="#page">
@@ -83,6 +86,7 @@ export function App() {
             {link(paths.attributes(here), 'Attributes', route?.page === 'attributes')}
             {link(paths.access(here), 'Access', route?.page === 'access')}
             {link('/system', 'System', route?.page === 'system')}
+            {may(me.data, 'admin') && link(paths.auditLog(), 'Audit log', route?.page === 'audit-log')}
           </nav>
         )}
         <div class="right">
@@ -117,7 +121,7 @@ export function App() {
               setTheme(chosen);
             }}
           >
-            <option value="system">System theme</option>
+            <option value="system">Auto</option>
             <option value="light">Light</option>
             <option value="dark">Dark</option>
           </select>
@@ -140,9 +144,11 @@ const titleOf = (route: Route) =>
     'metric-export': 'Metric Export',
     'new-store': 'Add store',
     store: 'Store',
+    metric: 'Metric',
     attributes: 'Attributes',
     access: 'Access',
     system: 'System',
+    'audit-log': 'Audit log',
     account: 'Account',
     login: 'Log in',
     home: '',
@@ -190,12 +196,16 @@ function Page({
       return <NewStore project={route.project} search={search} />;
     case 'store':
       return <StorePage project={route.project} name={route.store} search={search} />;
+    case 'metric':
+      return <MetricPage project={route.project} set={route.set} name={route.metric} search={search} />;
     case 'attributes':
       return <Attributes project={route.project} />;
     case 'access':
       return <Access project={route.project} />;
     case 'system':
       return <System />;
+    case 'audit-log':
+      return <AuditLog search={search} />;
     case 'account':
       return <Account />;
     default:

@@ -2,11 +2,12 @@
 import { useEffect, useState } from 'preact/hooks';
 
 export type Route =
-  | { page: 'home' | 'login' | 'system' | 'account' }
+  | { page: 'home' | 'login' | 'system' | 'audit-log' | 'account' }
   | { page: 'explore' | 'start' | 'metric-export' | 'attributes' | 'access'; project: string }
   | { page: 'report'; project: string; tx: string }
   | { page: 'new-store'; project: string }
-  | { page: 'store'; project: string; store: string };
+  | { page: 'store'; project: string; store: string }
+  | { page: 'metric'; project: string; set: string; metric: string };
 
 export const paths = {
   explore: (project: string, search = '') => `/p/${encodeURIComponent(project)}/explore${search}`,
@@ -16,8 +17,14 @@ export const paths = {
   newStore: (project: string, search = '') => `/p/${encodeURIComponent(project)}/settings/metric-export/stores/new${search}`,
   store: (project: string, store: string, tab = '') =>
     `/p/${encodeURIComponent(project)}/settings/metric-export/stores/${encodeURIComponent(store)}${tab === '' ? '' : `?tab=${tab}`}`,
+  metric: (project: string, set: string, metric: string, search = '') =>
+    `/p/${encodeURIComponent(project)}/settings/metric-export/sets/${encodeURIComponent(set)}/metrics/${encodeURIComponent(metric)}${search}`,
   attributes: (project: string) => `/p/${encodeURIComponent(project)}/settings/attributes`,
   access: (project: string) => `/p/${encodeURIComponent(project)}/settings/access`,
+  auditLog: (only: Record<string, string | number> = {}) => {
+    const search = new URLSearchParams(Object.entries(only).map(([name, value]) => [name, String(value)])).toString();
+    return search === '' ? '/audit-log' : `/audit-log?${search}`;
+  },
 };
 
 /** The page of a path; undefined for an address that is none. */
@@ -30,9 +37,10 @@ export function readRoute(path: string): Route | undefined {
       return part;
     }
   });
-  const [first, project, second, third, fourth, fifth] = texts;
+  const [first, project, second, third, fourth, fifth, sixth, seventh] = texts;
   if (first === undefined) return { page: 'home' };
-  if (texts.length === 1 && (first === 'login' || first === 'system' || first === 'account')) return { page: first };
+  if (texts.length === 1 && (first === 'login' || first === 'system' || first === 'audit-log' || first === 'account'))
+    return { page: first };
   if (first !== 'p' || project === undefined) return undefined;
   if (texts.length === 3 && (second === 'explore' || second === 'start')) return { page: second, project };
   if (texts.length === 4 && second === 'reports' && third) return { page: 'report', project, tx: third };
@@ -42,6 +50,8 @@ export function readRoute(path: string): Route | undefined {
   if (texts.length === 6 && third === 'metric-export' && fourth === 'stores' && fifth !== undefined) {
     return fifth === 'new' ? { page: 'new-store', project } : { page: 'store', project, store: fifth };
   }
+  if (texts.length === 8 && third === 'metric-export' && fourth === 'sets' && sixth === 'metrics')
+    return { page: 'metric', project, set: fifth as string, metric: seventh as string };
   return undefined;
 }
 

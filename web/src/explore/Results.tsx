@@ -9,7 +9,7 @@ import { aggregateName, type ExploreQuery, inFoldOrder, writeQuery } from '../mo
 import { clock, type Zone } from '../model/time';
 import { Spark } from '../ui/Chart';
 import { Combobox } from '../ui/Combobox';
-import { Scroll } from '../ui/parts';
+import { Scroll, Swatch } from '../ui/parts';
 import { attributeOptions } from './Builder';
 
 type Change = (edit: Partial<ExploreQuery>) => void;
@@ -144,9 +144,6 @@ export function Table({ project, query, answer, colors, lines, narrow, change, l
     </Scroll>
   );
 }
-
-const Swatch = ({ color }: { color: string | undefined }) =>
-  color ? <span class="swatch" style={{ background: color }} aria-hidden="true" /> : <span class="swatch" aria-hidden="true" />;
 
 type ListProps = {
   project: string;

@@ -163,7 +163,9 @@ export function MetricExport({ project }: { project: string }) {
                       const explored = fromBody(metric.query);
                       return (
                         <tr key={metric.name}>
-                          <td>{metric.name}</td>
+                          <td>
+                            <a href={paths.metric(project, set.name, metric.name)}>{metric.name}</a>
+                          </td>
                           <td>
                             {describe(metric.query)}
                             {metric.warnings.map((warning) => (

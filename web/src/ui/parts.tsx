@@ -149,3 +149,7 @@ export const Loading = () => (
 );
 
 export const Progress = ({ on }: { on: boolean }) => <div class={on ? 'progress on' : 'progress'} aria-hidden="true" />;
+
+/** The colour of a line in a chart; an empty place for what has none. */
+export const Swatch = ({ color }: { color: string | undefined }) =>
+  color ? <span class="swatch" style={{ background: color }} aria-hidden="true" /> : <span class="swatch" aria-hidden="true" />;

@@ -2,12 +2,13 @@
 //! checks is in `catalog`.
 
 use super::metric_stores::read_period;
+use super::parameters::Parameters;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::intake::ProjectTotals;
 use crate::reply::Refusal;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use catalog::{Audit, CatalogError, MetricOutcome, Scope};
 use model::{Period, ProjectId};
 use serde::{Deserialize, Serialize};
@@ -69,7 +70,7 @@ pub(crate) async fn of_metric(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path((project, set, metric)): Path<(String, String, String)>,
-    Query(asked): Query<Windows>,
+    Parameters(asked): Parameters<Windows>,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     let project = caller.project(&project, Scope::Query)?.id;
     let found = caller.snapshot().metric(project, &set, &metric).ok_or_else(|| Refusal::missing(&format!("metric {set}/{metric}")))?;

@@ -1,6 +1,7 @@
 //! Configuration as code over the API: the format's schema, the configuration as a document, what a document would change, and
 //! that change as one transaction.
 
+use super::parameters::Parameters;
 use super::projects::Body;
 use crate::app::App;
 use crate::auth::Caller;
@@ -10,7 +11,7 @@ use crate::configuration::schema;
 use crate::forecast::{self, Asked, Counted};
 use crate::reply::Refusal;
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalog::{Metric, MetricDraft, Project, Scope, Snapshot, StoreSettings};
@@ -83,7 +84,7 @@ pub(crate) async fn schema() -> Json<Json_> {
 
 /// The configuration as a document; secrets are placeholders.
 #[utoipa::path(get, path = "/api/v1/configuration", params(Which), responses((status = 200, body = serde_json::Value)))]
-pub(crate) async fn show(caller: Caller, Query(which): Query<Which>) -> Result<Response, Refusal> {
+pub(crate) async fn show(caller: Caller, Parameters(which): Parameters<Which>) -> Result<Response, Refusal> {
     caller.needs(Scope::Query)?;
     let projects: Vec<Project> = match &which.project {
         Some(name) => vec![caller.project(name, Scope::Query)?],

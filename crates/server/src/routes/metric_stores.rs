@@ -1,13 +1,14 @@
 //! Metric stores: where sets are exported to, how it is going, and the exact bytes.
 
 use super::metric_sets::expected_revision;
+use super::parameters::Parameters;
 use super::projects::{Body, check_name};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::reply::Refusal;
 use ::adapters::{Adapter, Field, Pull};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalog::{Delivery, Ledger, Metric, Scope, SecretEdits, Store, StoreDraft, StoreSettings};
@@ -280,7 +281,7 @@ pub(crate) async fn ledger(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(path): Path<(String, String)>,
-    Query(span): Query<Span>,
+    Parameters(span): Parameters<Span>,
 ) -> Result<Json<Json_>, Refusal> {
     let id = find(&caller, &path, Scope::Query)?.id;
     let (from, to) = (span.from.unwrap_or(0), span.to.unwrap_or(i64::MAX as u64));

@@ -3,6 +3,7 @@
 mod adapters;
 mod attributes;
 mod audit;
+mod audit_log;
 mod backfill;
 mod backtrace;
 mod configuration;
@@ -11,7 +12,9 @@ mod health;
 mod login;
 pub(crate) mod metric_sets;
 pub(crate) mod metric_stores;
+mod metric_values;
 mod openapi;
+mod parameters;
 mod preview;
 pub(crate) mod projects;
 mod pull;
@@ -55,6 +58,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         )
         .route("/audit", get(audit::of_project))
         .route("/metric-sets/{set}/metrics/{metric}/ledger", get(audit::of_metric))
+        .route("/metric-sets/{set}/metrics/{metric}/values", get(metric_values::show))
         .route("/metric-sets/{set}/metrics/{metric}/explain", get(explain::explain))
         .route("/metric-stores", get(metric_stores::list))
         .route("/metric-stores/{store}", put(metric_stores::put).get(metric_stores::show).delete(metric_stores::delete))
@@ -73,6 +77,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/projects", get(projects::list).post(projects::create))
         .nest("/projects/{project}", of_project)
         .route("/audit", get(audit::of_all))
+        .route("/audit-log", get(audit_log::list))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/users", get(users::list).post(users::create))
@@ -96,6 +101,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/login", get(web::page))
         .route("/system", get(web::page))
         .route("/account", get(web::page))
+        .route("/audit-log", get(web::page))
         .route("/p/{*page}", get(web::page))
         .route("/assets/{*file}", get(web::asset))
         .route("/healthz", get(health::healthz))

@@ -1,13 +1,14 @@
 //! The query API of our own, which Explore and `crashmeter query` ask: groups with their totals and their course over time, the
 //! reports themselves, and the values of an attribute.
 
+use super::parameters::Parameters;
 use super::projects::Body;
 use crate::app::App;
 use crate::ask::ask;
 use crate::auth::Caller;
 use crate::reply::Refusal;
 use axum::Json;
-use axum::extract::{Path, Query as Parameters, State};
+use axum::extract::{Path, State};
 use catalog::Scope;
 use model::{
     Aggregate, AggregateOp, Cell, Condition, Derived, Direction, Filter, Function, Key, Operator, Query, Selection, Stamp, Table, TableRow,

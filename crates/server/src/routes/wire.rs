@@ -2,6 +2,7 @@
 //! encoders that send; secrets are masked. Nothing here is in the ledger.
 
 use super::metric_stores;
+use super::parameters::Parameters;
 use super::preview::DAY_SECS;
 use super::projects::{Body, check_name};
 use crate::app::App;
@@ -11,7 +12,7 @@ use crate::forecast;
 use crate::reply::Refusal;
 use ::adapters::{About, Accept, Adapter, Outgoing, Reply, Snippet, Verdict};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use catalog::{Metric, MetricDraft, MetricId, MetricRevision, Project, RevisionId, Scope, Store, StoreId, StoreRevision};
 use export::DraftError;
@@ -42,7 +43,7 @@ pub(crate) async fn preview(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(path): Path<(String, String)>,
-    Query(which): Query<Which>,
+    Parameters(which): Parameters<Which>,
 ) -> Result<Json<Json_>, Refusal> {
     let store = metric_stores::find(&caller, &path, Scope::Query)?;
     let newest = store.newest();

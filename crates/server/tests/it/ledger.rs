@@ -214,3 +214,112 @@ fn a_backfill_fills_nothing_from_before_there_was_anybody_to_count() {
 fn second_of(line: &str) -> u64 {
     line.rsplit(' ').next().and_then(|time| time.parse().ok()).unwrap_or_else(|| panic!("a line without time: {line}"))
 }
+
+#[test]
+fn the_sealed_values_of_a_metric_are_those_of_its_reports_and_what_is_not_sealed_is_no_zero() {
+    let mut server = Crashmeter::start();
+    let project = server.project("valued");
+    let fold = json!({"query": {"group": ["kind"], "fold": {"_tx": [["count"]], "age": [["max"]]}}});
+    project.metric("all", "by", fold);
+    let first = project.store("prom", json!({"adapter": "prometheus", "period": 1, "sets": ["all"]}))["first_window_start"].as_u64();
+    let first = first.expect("the first window");
+    wait::until_second(first + 1);
+
+    // What each second has of each kind: how many reports, and the greatest age.
+    let mut expected: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
+    let mut sent = 0;
+    let mut send = |kind: String| {
+        sent += 1;
+        let report = json!({"uuid": format!("{sent:032x}"), "timestamp": now_s(), "attributes": {"kind": kind, "age": sent * 7 % 50}});
+        let reply = project.submit(&report).expect("the server answers").expect(200).json();
+        let second = project.report(reply["_rxid"].as_str().expect("a receipt"))["attributes"]["timestamp.received"].as_u64();
+        let second = second.expect("every report is stamped");
+        let (count, age) = expected.entry((second, kind)).or_default();
+        (*count, *age) = (*count + 1, (*age).max(sent * 7 % 50));
+        second
+    };
+    // Twenty kinds come twice, two of them once: these are beyond what is told.
+    let frequent: Vec<String> = (0..20).map(|n| format!("kind {n:02}")).collect();
+    let begun = send("rare 1".to_owned());
+    wait::until_second(begun + 1);
+    for kind in &frequent {
+        send(kind.clone());
+    }
+    send("rare 2".to_owned());
+    let last = frequent.iter().map(|kind| send(kind.clone())).last().expect("twenty");
+    project.settle("prom", last);
+    server.kill();
+    let down = now_s();
+    wait::until_second(down + 3);
+    server.resume();
+    let again = send("kind 00".to_owned());
+    project.settle("prom", again);
+
+    // What no code of ours does in a test's time: of two windows with reports one failed, one has lost its points.
+    server.kill();
+    let database = rusqlite::Connection::open(server.data().join("catalog.sqlite")).expect("a database");
+    let failed = database.execute("UPDATE sealed_metric SET failure = 'planted' WHERE start = ?1", [begun as i64]).expect("planted");
+    let dropped = database.execute("UPDATE sealed_metric SET points = NULL WHERE start = ?1", [again as i64]).expect("planted");
+    assert_eq!((failed, dropped), (1, 1));
+    drop(database);
+    server.resume();
+
+    let values = |query: &str| project.ask("GET", &format!("metric-sets/all/metrics/by/values?{query}"), Value::Null);
+    let told = values(&format!("from={}&to={}", first, again + 1)).expect(200).json();
+    assert_eq!((&told["period"], &told["more"]), (&json!(1), &json!(2)), "{told}");
+    let names: Vec<&str> = told["aggregates"].as_array().expect("a list").iter().filter_map(|one| one["name"].as_str()).collect();
+    let at = |name: &str| names.iter().position(|have| *have == name).expect("both are told");
+    let (count, age) = (at("count"), at("age_max"));
+    let windows = told["windows"].as_array().expect("a list");
+    let series = told["series"].as_array().expect("a list");
+    let mut compared = 0;
+    for (place, window) in windows.iter().enumerate() {
+        let start = window["start"].as_u64().expect("a second");
+        let outcome = match start {
+            _ if start == begun => "failed",
+            _ if start == again => "dropped",
+            _ => window["outcome"].as_str().expect("a word"),
+        };
+        assert_eq!(window["outcome"], outcome, "{window}");
+        assert_eq!(window["series"].is_u64(), outcome == "sealed", "{window}");
+        for one in series {
+            let of = (start, one["labels"]["kind"].as_str().expect("a kind").to_owned());
+            let have = [&one["values"][count][place], &one["values"][age][place]];
+            match (outcome, expected.get(&of)) {
+                ("sealed", Some((reports, age))) => {
+                    assert_eq!(have.map(Value::as_f64), [Some(*reports as f64), Some(*age as f64)], "{of:?}");
+                    compared += reports;
+                }
+                ("sealed", None) => assert!((have[0].is_null() || have[0] == 0.0) && have[1].is_null(), "{of:?}: {have:?}"),
+                _ => assert_eq!(have, [&Value::Null; 2], "{of:?} in a window that is {outcome}"),
+            }
+        }
+    }
+    let shown = |kind: &str| series.iter().any(|one| one["labels"]["kind"] == kind);
+    let due = expected.iter().filter(|((second, kind), _)| *second != begun && *second != again && shown(kind));
+    assert_eq!(compared, due.map(|(_, (reports, _))| reports).sum::<u64>());
+    assert!(compared >= 40 && series.len() == 20, "{told}");
+    let outcomes: Vec<&str> = windows.iter().filter_map(|window| window["outcome"].as_str()).collect();
+    assert!(["sealed", "failed", "dropped", "gap"].iter().all(|outcome| outcomes.contains(outcome)), "{outcomes:?}");
+    assert_eq!(windows.iter().map(|window| window["matched"].as_u64().expect("a count")).sum::<u64>(), 43);
+    let sums: Vec<f64> = series.iter().map(|one| one["sum"].as_f64().expect("a number")).collect();
+    assert!(sums.is_sorted_by(|one, next| one >= next), "{sums:?}");
+
+    // By default the newest windows; what cannot be told says why.
+    let newest = values("").expect(200).json();
+    assert_eq!(newest["to"].as_u64().expect("a second") - newest["from"].as_u64().expect("a second"), 2_000);
+    project.metric("nowhere", "by", json!({"query": {"fold": {"_tx": [["count"]]}}}));
+    for (path, status, field) in [
+        ("all/metrics/by/values?from=x", 422, "from"),
+        ("all/metrics/by/values?from=9&to=9", 422, "from"),
+        ("all/metrics/by/values?from=1&to=2002", 422, "from"),
+        ("all/metrics/by/values?period=0", 422, "period"),
+        ("nowhere/metrics/by/values", 422, "period"),
+        ("all/metrics/none/values", 404, ""),
+    ] {
+        let refused = project.ask("GET", &format!("metric-sets/{path}"), Value::Null).expect(status).json();
+        assert_eq!(refused["field"], field, "{path}: {refused}");
+    }
+    let empty = project.ask("GET", "metric-sets/nowhere/metrics/by/values?period=60", Value::Null).expect(200).json();
+    assert_eq!((&empty["windows"], &empty["series"], &empty["more"]), (&json!([]), &json!([]), &json!(0)));
+}

@@ -22,7 +22,7 @@ fn every_page_has_an_address_and_every_file_a_name_of_its_content() {
     assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
     assert_eq!((page.header("cache-control"), page.header("x-content-type-options")), ("no-cache", "nosniff"));
     assert!(page.header("content-type").starts_with("text/html"));
-    for address in ["/login", "/p/game/explore?g=error.type", "/p/game/settings/metric-export/stores/prom", "/system"] {
+    for address in ["/login", "/p/game/explore?g=error.type", "/p/game/settings/metric-export/stores/prom", "/system", "/audit-log"] {
         assert_eq!(http::get(&format!("{base}{address}")).expect("an answer").expect(200).body, page.body, "{address}");
     }
     let files: Vec<&str> = page.body.split('"').filter(|piece| piece.starts_with("/assets/")).collect();

@@ -237,3 +237,67 @@ fn no_password_and_no_session_is_shown_or_logged() {
     }
     assert!(!server.keeps(canary) && !server.keeps(&session));
 }
+
+#[test]
+fn administrators_read_who_changed_what() {
+    let server = Crashmeter::start();
+    let project = server.project("shooter");
+    for (name, role) in [("ann", "admin"), ("ed", "editor")] {
+        make_user(&server, name, role);
+    }
+    let [ann, ed] = ["ann", "ed"].map(|name| token(&server, name, &format!("{name}-password")));
+    let canary = "canary-27182818";
+    let metric = json!({"query": {"fold": {"_tx": [["count"]]}}});
+    ask(&server, &ed, "PUT", "projects/shooter/metric-sets/errors/metrics/all", &metric).expect(200);
+    let store = json!({"adapter": "datadog", "period": 60, "sets": ["errors"], "site": "datadoghq.eu", "api_key": canary});
+    ask(&server, &ed, "PUT", "projects/shooter/metric-stores/dog", &store).expect(200);
+    let made = ask(&server, &ann, "POST", "tokens", &json!({"scope": "query", "project": "shooter"})).expect(201).json();
+    let bound = made["token"].as_str().expect("a token");
+    let refused = ask(&server, &ed, "PUT", "projects/shooter/metric-sets/errors/metrics/bad", &json!({"query": 1}));
+    assert_eq!(refused.status, 422);
+
+    let log = |query: &str| ask(&server, &ann, "GET", &format!("audit-log{query}"), &Value::Null);
+    let whole = log("").expect(200);
+    for secret in [canary, bound, &ann, &ed, &project.token, "ann-password", "argon2"] {
+        assert!(!whole.body.contains(secret), "{}", whole.body);
+    }
+    let told = |page: &Value| -> Vec<String> {
+        let entries = page["entries"].as_array().expect("a list").iter();
+        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or("-").to_owned();
+        entries.map(|one| ["actor", "project", "action", "subject"].map(|name| text(one, name)).join("|")).collect()
+    };
+    let whole = whole.json();
+    let expected = [
+        "user ann|shooter|create token|query",
+        "user ed|shooter|put metric store|dog",
+        "user ed|shooter|put metric|errors/all",
+        "user ed|-|log in|ed",
+        "user ann|-|log in|ann",
+    ];
+    assert_eq!(told(&whole)[..5], expected);
+    assert!(told(&whole).iter().any(|one| one.ends_with("|shooter|create project|shooter")), "{whole}");
+    assert_eq!(whole["next_before"], Value::Null);
+    assert!(whole["entries"].as_array().expect("a list").windows(2).all(|two| two[0]["at"].as_u64() >= two[1]["at"].as_u64()), "{whole}");
+
+    // Page by page, and in part.
+    let (mut paged, mut before) = (Vec::new(), String::new());
+    loop {
+        let page = log(&format!("?limit=2{before}")).expect(200).json();
+        assert!(told(&page).len() <= 2);
+        paged.extend(told(&page));
+        let Some(next) = page["next_before"].as_u64() else { break };
+        before = format!("&before={next}");
+    }
+    assert_eq!(paged, told(&whole));
+    assert_eq!(told(&log("?actor=user%20ed").expect(200).json()), expected[1..4]);
+    assert_eq!(told(&log("?actor=user%20ed&project=shooter").expect(200).json()), expected[1..3]);
+    for (query, field) in [("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("before=-1", "before")] {
+        assert_eq!(log(&format!("?{query}")).expect(422).json()["field"], field, "{query}");
+    }
+    log("?project=none").expect(404);
+
+    // It is of the whole server: for nobody who may see or change a part.
+    assert_eq!(ask(&server, &ed, "GET", "audit-log", &Value::Null).status, 403);
+    let made = server.ask("POST", "/api/v1/tokens", json!({"scope": "admin", "project": "shooter"})).expect(201).json();
+    assert_eq!(ask(&server, made["token"].as_str().expect("a token"), "GET", "audit-log", &Value::Null).status, 403);
+}
