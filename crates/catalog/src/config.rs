@@ -270,7 +270,7 @@ impl Store {
 
     /// When a revision's predecessor governs its last window, and from when on the revision itself governs. They differ only
     /// where a change of period finds no boundary of both grids within twice the larger period: between them is a gap.
-    fn takes_over(&self, at: usize) -> (Stamp, Stamp) {
+    pub(crate) fn takes_over(&self, at: usize) -> (Stamp, Stamp) {
         let begins = self.revisions[at].begins;
         let Some(before) = at.checked_sub(1) else { return (begins, begins) };
         // An edit while a change of period still waits for its boundary waits with it.

@@ -8,15 +8,16 @@ use crate::user::User;
 use crate::{CatalogError, edit};
 use model::{ProjectId, Query, Secret, Stamp};
 use rusqlite::{Connection, Row};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub(crate) fn snapshot(connection: &Connection, cipher: &Cipher, version: u64) -> Result<Snapshot, CatalogError> {
     // What was deleted before the earliest window still to be sealed or encoded governs nothing any more.
-    let needed_since: i64 = connection.query_row(
+    let sealed: i64 = connection.query_row(
         "SELECT min(coalesce((SELECT min(sealed_end) FROM position), 0), coalesce((SELECT min(start) FROM delivery WHERE open > 0), ?1)) * 1000000",
         [i64::from(u32::MAX)],
         |row| row.get(0),
     )?;
+    let needed_since = sealed.min(first_of_new_grids(connection)?);
     Ok(Snapshot {
         version,
         projects: projects(connection)?,
@@ -27,6 +28,26 @@ pub(crate) fn snapshot(connection: &Connection, cipher: &Cipher, version: u64) -
         users: users(connection)?,
         attribute_settings: attribute_settings(connection)?,
     })
+}
+
+/// Where the first window begins, in microseconds, of those grids of which none has been sealed yet.
+fn first_of_new_grids(connection: &Connection) -> Result<i64, CatalogError> {
+    let mut statement = connection.prepare("SELECT project, period FROM position")?;
+    let sealed = statement.query_map([], |row| Ok((ProjectId(row.get(0)?), row.get(1)?)))?;
+    let sealed: HashSet<(ProjectId, u32)> = sealed.collect::<Result<_, _>>()?;
+    let mut first = i64::MAX;
+    for store in stores(connection, None, -1)? {
+        for (at, revision) in store.revisions.iter().enumerate() {
+            let settings = &revision.settings;
+            let window = settings.period.first_window_from(store.takes_over(at).1);
+            // One that was replaced or deleted before its first window made no grid.
+            let governs = store.in_force(window.start()).is_some_and(|one| one.number == revision.number);
+            if settings.enabled && governs && !sealed.contains(&(store.project, settings.period.secs())) {
+                first = first.min(window.start().micros() as i64);
+            }
+        }
+    }
+    Ok(first)
 }
 
 fn projects(connection: &Connection) -> Result<Vec<Project>, CatalogError> {

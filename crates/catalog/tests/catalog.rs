@@ -96,6 +96,31 @@ fn a_revision_governs_windows_from_its_stamp_on() {
 }
 
 #[test]
+fn what_was_deleted_in_the_first_window_of_a_new_grid_is_known_until_that_is_sealed() {
+    let f = fixture();
+    f.catalog.put_metric(f.project, "errors", "m", &draft("a"), None, "test", &at(110)).expect("saved");
+    store(&f);
+    f.catalog.put_store(f.project, "h", &store_draft(60, &[]), None, "test", &at(111)).expect("saved");
+    // Replaced before its first window: it makes no grid, and holds up nothing.
+    f.catalog.put_store(f.project, "i", &store_draft(3_600, &[]), None, "test", &at(112)).expect("saved");
+    f.catalog.delete_store(f.project, "i", "test", &at(113)).expect("deleted");
+    f.catalog.delete_metric(f.project, "errors", "m", "test", &at(125)).expect("deleted");
+    // The short grid is ahead of the long one, of which no window has ended yet.
+    for start in [120, 130, 140] {
+        f.catalog.seal(&sealed(&f, start, &[]), Stamp::from_secs(start + 10)).expect("sealed");
+    }
+    let again = Catalog::open(f.folder.path()).expect("opens again");
+    let long = Window::new(120, Period::new(60).expect("legal")).expect("on the grid");
+    assert_eq!(again.snapshot().metrics_due(f.project, long, &["errors".to_owned()]).count(), 1);
+    f.catalog.seal(&SealedWindow { window: long, ..sealed(&f, 120, &[]) }, Stamp::from_secs(180)).expect("sealed");
+    for start in [150, 160, 170] {
+        f.catalog.seal(&sealed(&f, start, &[]), Stamp::from_secs(start + 10)).expect("sealed");
+    }
+    let last = Catalog::open(f.folder.path()).expect("opens again");
+    assert_eq!(last.snapshot().metrics.len(), 0, "it governs nothing any more");
+}
+
+#[test]
 fn a_change_is_stamped_after_everything_sealed_and_changed_before() {
     let f = fixture();
     f.catalog.seal(&sealed(&f, 500, &[]), Stamp::from_secs(511)).expect("sealed");

@@ -19,7 +19,8 @@ use std::time::Duration;
 /// Seeds tried anew in each run of the tests; `CRASHMETER_SEEDS` asks for more.
 const FRESH: u64 = 300;
 /// Seeds that have found something once.
-const KEPT: &[u64] = &[1, 2, 3];
+/// 274818121330: a metric deleted in the first window of a new grid was forgotten by a restart before that window was sealed.
+const KEPT: &[u64] = &[274_818_121_330];
 /// Runs this one seed, and tells what it does.
 const SEED: &str = "CRASHMETER_SEED";
 /// Names of what a plan is about.
