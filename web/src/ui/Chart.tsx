@@ -1,5 +1,5 @@
 // A chart over time: uPlot in a chunk of its own, loaded with the first chart. Dragging asks for a narrower frame.
-import { useEffect, useRef } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import type uPlot from 'uplot';
 import { short } from '../model/format';
 import type { Zone } from '../model/time';
@@ -17,6 +17,7 @@ type Props = {
 
 export function Chart({ starts, lines, zone, dark, zoom, summary }: Props) {
   const place = useRef<HTMLDivElement>(null);
+  const [fault, setFault] = useState(false);
   const latest = useRef(zoom);
   latest.current = zoom;
   useEffect(() => {
@@ -25,7 +26,7 @@ export function Chart({ starts, lines, zone, dark, zoom, summary }: Props) {
     const element = place.current;
     if (!element || starts.length === 0) return;
     const watch = new ResizeObserver(() => chart?.setSize({ width: element.clientWidth, height: 200 }));
-    Promise.all([import('uplot'), import('uplot/dist/uPlot.min.css')]).then(([{ default: Plot }]) => {
+    const draw = (Plot: typeof uPlot) => {
       if (gone) return;
       const soft = dark ? '#a3abb7' : '#5b6068';
       const grid = { stroke: dark ? '#2b323d' : '#e6e4df', width: 1 };
@@ -78,7 +79,12 @@ export function Chart({ starts, lines, zone, dark, zoom, summary }: Props) {
         element,
       );
       watch.observe(element);
-    });
+    };
+    // The server may be away just when the chart's own chunk is asked for.
+    Promise.all([import('uplot'), import('uplot/dist/uPlot.min.css')]).then(
+      ([{ default: Plot }]) => draw(Plot),
+      () => setFault(!gone),
+    );
     return () => {
       gone = true;
       watch.disconnect();
@@ -88,6 +94,7 @@ export function Chart({ starts, lines, zone, dark, zoom, summary }: Props) {
   return (
     <div class="chart">
       <div ref={place} aria-hidden="true" />
+      {fault && <p class="soft">The chart could not be loaded: reload the page once the server answers again.</p>}
       <p class="hidden">{summary}</p>
     </div>
   );
