@@ -47,6 +47,9 @@ export function Chart({ starts, lines, zone, dark, zoom, summary }: Props) {
               grid,
               ticks: grid,
               size: 44,
+              // A time with its seconds is as wide as this, and nothing is measured below a second.
+              space: 76,
+              incrs: INCREMENTS,
               values: (_plot: uPlot, times: number[], _axis: number, _space: number, step: number) => ticks(times, step, zone),
             },
             { stroke: soft, grid, ticks: grid, size: 54, values: (_plot: uPlot, ticks: number[]) => ticks.map(short) },
@@ -99,6 +102,13 @@ export function Chart({ starts, lines, zone, dark, zoom, summary }: Props) {
     </div>
   );
 }
+
+/** Seconds between the marks of an axis, those that people count in. */
+const INCREMENTS = [
+  ...[1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800],
+  ...[1, 2, 3, 6, 12].map((hours) => hours * 3600),
+  ...[1, 2, 7, 14, 30, 90, 365].map((days) => days * 86400),
+];
 
 /** Times of an axis: as fine as its steps, the date where a day begins. */
 function ticks(times: number[], step: number, zone: Zone): string[] {
