@@ -49,7 +49,7 @@ test-web:
 	CRASHMETER=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/crashmeter $(NPM) run --prefix web --silent e2e
 
 # Pictures of the guide, taken by the browser suite.
-GUIDE := start explore export-as-metric metric-export store-output report
+GUIDE := start explore export-as-metric metric-export metric store-output report
 
 guide-pictures: web ## take the pictures in docs/guide anew
 	$(CARGO) build --locked
