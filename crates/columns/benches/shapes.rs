@@ -309,7 +309,7 @@ impl Data {
             columns.insert("process.age".to_owned(), Arc::new(Column::Ints(ages, present.clone())));
             let sizes = tx.iter().map(|_| (random.below(4_000_000) * 4_096) as i64).collect();
             columns.insert("memory.rss".to_owned(), Arc::new(Column::Ints(sizes, present)));
-            Arc::new(Block { tx: Arc::new(tx), stamp: Arc::new(stamp), columns, hidden: None })
+            Arc::new(Block::new(tx, stamp).with_columns(columns))
         };
         (0..rows).step_by(BLOCK_ROWS).map(block).collect()
     }

@@ -43,6 +43,20 @@ impl Bits {
         is_new
     }
 
+    /// Keeps the numbers for which the test is true.
+    pub(crate) fn retain(&mut self, mut test: impl FnMut(usize) -> bool) {
+        for (at, word) in self.0.iter_mut().enumerate() {
+            let mut left = *word;
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                left &= left - 1;
+                if !test(at * 64 + bit as usize) {
+                    *word &= !(1 << bit);
+                }
+            }
+        }
+    }
+
     /// Takes these out, among which are all that are in it.
     pub(crate) fn clear(&mut self, numbers: &[u32]) {
         if numbers.len() < self.0.len() {
@@ -115,6 +129,7 @@ mod tests {
             };
             prop_assert_eq!(changed(Bits::and), &a & &b);
             prop_assert_eq!(changed(Bits::or), &a | &b);
+            prop_assert_eq!(changed(|bits, other| bits.retain(|number| other.has(number))), &a & &b);
             prop_assert_eq!(changed(Bits::and_not), &a - &b);
             prop_assert_eq!(bits(&a).count(), a.len() as u64);
             prop_assert!((0..400).all(|number| bits(&a).has(number) == a.contains(&number)));

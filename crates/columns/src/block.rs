@@ -24,9 +24,10 @@ pub type Present = Option<Bits>;
 /// Rows of one project in the order of stamp and number.
 #[derive(Clone, Default)]
 pub struct Block {
-    /// Numbers of the reports.
+    rows: usize,
+    /// Numbers of the reports; empty where nobody asked for places.
     pub tx: Arc<Vec<u64>>,
-    /// Their stamps, in microseconds since 1970.
+    /// Their stamps, in microseconds since 1970; empty where nobody asked for places: all of them are within the span asked for then.
     pub stamp: Arc<Vec<u64>>,
     /// By attribute; one that is not here is missing in every row.
     pub columns: BTreeMap<String, Arc<Column>>,
@@ -86,19 +87,44 @@ impl Column {
 }
 
 impl Block {
-    /// Rows it has, hidden ones included.
-    pub fn rows(&self) -> usize {
-        self.tx.len()
+    /// Rows with their places and no columns yet.
+    ///
+    /// # Panics
+    /// When there are not as many stamps as numbers.
+    pub fn new(tx: Vec<u64>, stamp: Vec<u64>) -> Block {
+        assert_eq!(tx.len(), stamp.len(), "each report has a number and a stamp");
+        Block { rows: tx.len(), tx: Arc::new(tx), stamp: Arc::new(stamp), ..Block::default() }
     }
 
-    /// First and last stamp in microseconds.
+    /// Rows of which nobody asks where they stand, and no columns yet.
+    pub fn without_places(rows: usize) -> Block {
+        Block { rows, ..Block::default() }
+    }
+
+    /// The same rows with these columns.
+    pub fn with_columns(mut self, columns: BTreeMap<String, Arc<Column>>) -> Block {
+        self.columns = columns;
+        self
+    }
+
+    /// The same rows with neither columns nor hidden ones.
+    pub fn bare(&self) -> Block {
+        Block { rows: self.rows, tx: self.tx.clone(), stamp: self.stamp.clone(), ..Block::default() }
+    }
+
+    /// Rows it has, hidden ones included.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// First and last stamp in microseconds, where there are places.
     pub fn stamps(&self) -> Option<(u64, u64)> {
         Some((*self.stamp.first()?, *self.stamp.last()?))
     }
 
     /// Bytes it takes, dictionaries left out.
     pub fn bytes(&self) -> usize {
-        self.rows() * 16 + self.columns.values().map(|column| column.bytes()).sum::<usize>()
+        self.tx.len() * 16 + self.columns.values().map(|column| column.bytes()).sum::<usize>()
     }
 
     /// Hides more rows.

@@ -81,7 +81,7 @@ impl Builder {
         columns.values_mut().filter(|column| column.has_few_numbers()).for_each(|column| column.values = Values::Codes(column.coded()));
         let columns = columns.into_iter().map(|(name, column)| (name, Arc::new(column.finish(rows)))).collect();
         self.bytes = 0;
-        Block { tx: Arc::new(std::mem::take(&mut self.tx)), stamp: Arc::new(std::mem::take(&mut self.stamp)), columns, hidden: None }
+        Block::new(std::mem::take(&mut self.tx), std::mem::take(&mut self.stamp)).with_columns(columns)
     }
 
     /// A copy of all rows so far with the named columns.
@@ -89,7 +89,7 @@ impl Builder {
         let rows = self.rows();
         let named = names.iter().filter_map(|name| Some((name, self.columns.get(name)?)));
         let columns = named.map(|(name, column)| (name.clone(), Arc::new(column.copy().finish(rows)))).collect();
-        Block { tx: Arc::new(self.tx.clone()), stamp: Arc::new(self.stamp.clone()), columns, hidden: None }
+        Block::new(self.tx.clone(), self.stamp.clone()).with_columns(columns)
     }
 }
 

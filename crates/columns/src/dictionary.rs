@@ -14,11 +14,18 @@ const FIRST_CHUNK_BITS: u32 = 6;
 const CHUNKS: usize = 32 - FIRST_CHUNK_BITS as usize;
 /// What an entry costs beside its text: itself, its place in the index, what the allocator adds.
 const ENTRY_BYTES: usize = 72;
+/// Parts of the index, each under a lock of its own, so that threads that read files seldom wait for each other.
+const SHARDS: usize = 16;
+/// Texts that are looked for at one time.
+const AHEAD: usize = 32;
 
 /// Distinct values as they were sent: text "5" and the number 5 have codes of their own, and know that they are written the same.
 pub struct Dictionary {
     chunks: [OnceLock<Box<[OnceLock<Word>]>>; CHUNKS],
-    index: Mutex<Index>,
+    /// A value is in the shard that the hash of its written form says: so are all that are written the same.
+    shards: [Mutex<Shard>; SHARDS],
+    /// Held while a code is given, so that all codes below `length` have their values.
+    giving: Mutex<()>,
     hasher: DefaultHashBuilder,
     length: AtomicU32,
     bytes: AtomicUsize,
@@ -27,7 +34,7 @@ pub struct Dictionary {
 
 /// Codes by how their values are written, each with half of the hash: that tells most others apart without a look at the value, and
 /// lets the table grow without one.
-type Index = HashTable<(u32, u32)>;
+type Shard = HashTable<(u32, u32)>;
 
 /// A value, and the first code whose value is written the same.
 struct Word {
@@ -39,7 +46,8 @@ impl Default for Dictionary {
     fn default() -> Dictionary {
         Dictionary {
             chunks: [const { OnceLock::new() }; CHUNKS],
-            index: Mutex::default(),
+            shards: Default::default(),
+            giving: Mutex::default(),
             hasher: DefaultHashBuilder::default(),
             length: AtomicU32::new(1),
             bytes: AtomicUsize::new(0),
@@ -54,49 +62,92 @@ impl Dictionary {
     /// # Panics
     /// When there are 2^32 values: memory is bounded far below that.
     pub fn intern(&self, value: &Value) -> u32 {
-        self.add(&mut self.lock(), value)
-    }
-
-    /// The codes of many values, with one lock.
-    pub fn intern_all<'v>(&self, values: impl Iterator<Item = &'v Value>) -> Vec<u32> {
-        let mut index = self.lock();
-        values.map(|value| self.add(&mut index, value)).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, index: &mut Index, value: &Value) -> u32 {
         let written = value.written();
-        let half = self.half(&written);
-        let is_it = |(have, code): &(u32, u32)| *have == half && is_identical(self.value(*code), value);
-        if let Some((_, code)) = index.find(spread(half), is_it) {
-            return *code;
+        let hash = self.hash(&written);
+        self.code(&mut self.shard(hash), half(hash), &written, value)
+    }
+
+    /// The codes of many values.
+    pub fn intern_all<'v>(&self, values: impl Iterator<Item = &'v Value>) -> Vec<u32> {
+        values.map(|value| self.intern(value)).collect()
+    }
+
+    /// The codes of many texts, shard by shard: one lock for many of them, and none waits in memory for the one before it.
+    pub fn intern_texts(&self, texts: &[&str]) -> Vec<u32> {
+        let hashes: Vec<u64> = texts.iter().map(|text| self.hash(text)).collect();
+        let mut by_shard: [Vec<u32>; SHARDS] = Default::default();
+        hashes.iter().zip(0..).for_each(|(hash, at)| by_shard[shard_of(*hash)].push(at));
+        let mut codes = vec![MISSING; texts.len()];
+        for (places, shard) in by_shard.iter().zip(&self.shards) {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for places in places.chunks(AHEAD) {
+                // All that waits for memory at once: first who they seem to be, then what these are.
+                let mut seem = [MISSING; AHEAD];
+                for (seem, &at) in seem.iter_mut().zip(places) {
+                    let half = half(hashes[at as usize]);
+                    *seem = shard.find(spread(half), |(have, _)| *have == half).map_or(MISSING, |(_, code)| *code);
+                }
+                let found = seem.map(|code| (code != MISSING).then(|| self.value(code)));
+                for ((&at, seem), found) in places.iter().zip(seem).zip(found) {
+                    let text = texts[at as usize];
+                    codes[at as usize] = match found {
+                        Some(Value::Text(found)) if found == text => seem,
+                        _ => self.code_of_text(&mut shard, half(hashes[at as usize]), text),
+                    };
+                }
+            }
         }
+        codes
+    }
+
+    fn code_of_text(&self, shard: &mut Shard, half: u32, text: &str) -> u32 {
+        let is_it = |(have, code): &(u32, u32)| *have == half && matches!(self.value(*code), Value::Text(found) if found == text);
+        match shard.find(spread(half), is_it) {
+            Some((_, code)) => *code,
+            None => self.give(shard, half, text, Value::Text(text.to_owned())),
+        }
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        self.shards[shard_of(hash)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn code(&self, shard: &mut Shard, half: u32, written: &str, value: &Value) -> u32 {
+        let is_it = |(have, code): &(u32, u32)| *have == half && is_identical(self.value(*code), value);
+        match shard.find(spread(half), is_it) {
+            Some((_, code)) => *code,
+            None => self.give(shard, half, written, value.clone()),
+        }
+    }
+
+    /// Gives a code to a value that has none.
+    fn give(&self, shard: &mut Shard, half: u32, written: &str, value: Value) -> u32 {
+        let first = self.first(shard, half, written);
+        let text = if let Value::Text(text) = &value { text.len() } else { 0 };
+        let giving = self.giving.lock().unwrap_or_else(PoisonError::into_inner);
         let code = self.length.load(Ordering::Relaxed);
-        let same = self.first(index, half, &written).unwrap_or(code);
-        let text = if let Value::Text(text) = value { text.len() } else { 0 };
-        self.bytes.fetch_add(ENTRY_BYTES + text, Ordering::Relaxed);
+        let same = first.unwrap_or(code);
         let (chunk, place) = place(code);
         let chunk = self.chunks[chunk].get_or_init(|| (0..chunk_length(chunk)).map(|_| OnceLock::new()).collect());
-        let is_new = chunk[place].set(Word { value: value.clone(), same }).is_ok();
+        let is_new = chunk[place].set(Word { value, same }).is_ok();
         assert!(is_new, "a code is given once");
         if same != code {
             self.has_twins.store(true, Ordering::Release);
         }
+        self.bytes.fetch_add(ENTRY_BYTES + text, Ordering::Relaxed);
         self.length.store(code.checked_add(1).expect("far fewer than 2^32 values"), Ordering::Release);
-        index.insert_unique(spread(half), (half, code), |(half, _)| spread(*half));
+        drop(giving);
+        shard.insert_unique(spread(half), (half, code), |(half, _)| spread(*half));
         code
     }
 
-    fn half(&self, written: &str) -> u32 {
-        (self.hasher.hash_one(written) >> 32) as u32
+    fn hash(&self, written: &str) -> u64 {
+        self.hasher.hash_one(written)
     }
 
-    fn first(&self, index: &Index, half: u32, written: &str) -> Option<u32> {
+    fn first(&self, shard: &Shard, half: u32, written: &str) -> Option<u32> {
         let is_it = |(have, code): &(u32, u32)| *have == half && self.value(*code).written() == written;
-        index.find(spread(half), is_it).map(|(_, code)| self.same(*code))
+        shard.find(spread(half), is_it).map(|(_, code)| self.same(*code))
     }
 
     /// The value of a code that this dictionary has given.
@@ -119,7 +170,8 @@ impl Dictionary {
 
     /// The first code with a written form.
     pub fn find(&self, written: &str) -> Option<u32> {
-        self.first(&self.lock(), self.half(written), written)
+        let hash = self.hash(written);
+        self.first(&self.shard(hash), half(hash), written)
     }
 
     /// One more than the greatest code.
@@ -144,6 +196,14 @@ fn is_identical(a: &Value, b: &Value) -> bool {
         (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
         (a, b) => a == b,
     }
+}
+
+fn shard_of(hash: u64) -> usize {
+    hash as usize % SHARDS
+}
+
+fn half(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
 /// A hash for the table, which takes its places from the low bits and tells entries apart by the highest ones.
@@ -193,15 +253,17 @@ mod tests {
         let codes: Vec<u32> = values.iter().map(|value| dictionary.intern(value)).collect();
         assert_eq!(codes, [1, 2, 3, 4, 5, 6]);
         assert_eq!(dictionary.intern_all(values.iter()), codes);
+        assert_eq!(dictionary.intern_texts(&["x", "true", "new", "5", "new"]), [4, 6, 7, 1, 7]);
+        assert_eq!(dictionary.same(7), 7);
         assert_eq!(codes.iter().map(|code| dictionary.same(*code)).collect::<Vec<_>>(), [1, 1, 1, 4, 5, 5]);
         assert!(codes.iter().zip(&values).all(|(code, value)| dictionary.value(*code) == value));
         assert_eq!((dictionary.find("5"), dictionary.find("true"), dictionary.find("y")), (Some(1), Some(5), None));
         assert!(dictionary.has_twins());
         // Equal as numbers, written the same, and yet not the same as they were sent.
         let zeros = dictionary.intern_all([Value::Float(0.0), Value::Float(-0.0), Value::Int(0)].iter());
-        assert_eq!((zeros, dictionary.same(9)), (vec![7, 8, 9], 7));
-        assert!(matches!(dictionary.value(8), Value::Float(zero) if zero.is_sign_negative()));
-        assert!(matches!(dictionary.value(7), Value::Float(zero) if zero.is_sign_positive()));
+        assert_eq!((zeros, dictionary.same(10)), (vec![8, 9, 10], 8));
+        assert!(matches!(dictionary.value(9), Value::Float(zero) if zero.is_sign_negative()));
+        assert!(matches!(dictionary.value(8), Value::Float(zero) if zero.is_sign_positive()));
     }
 
     #[test]

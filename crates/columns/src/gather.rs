@@ -122,21 +122,22 @@ enum Reading {
 }
 
 impl Readings {
-    /// What the values of a dictionary read as, long enough for these codes; `None` when it is far greater than they are many.
+    /// What the values of a dictionary read as, long enough for these codes; `None` when these are far more than the rows.
     fn of(&self, dictionary: &Arc<Dictionary>, codes: &[u32]) -> Option<Arc<[Reading]>> {
-        let greatest = codes.iter().copied().max().unwrap_or(MISSING) as usize;
+        let length = dictionary.length();
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = match tables.iter().position(|(one, _)| Arc::ptr_eq(one, dictionary)) {
             Some(at) => at,
-            None if !pays(dictionary.length() as usize, codes.len()) => return None,
+            None if !pays(length as usize, codes.len()) => return None,
             None => {
                 tables.push((dictionary.clone(), Arc::new([Reading::Nothing])));
                 tables.len() - 1
             }
         };
         let table = &mut tables[at].1;
-        if table.len() <= greatest {
-            let more = (table.len() as u32..dictionary.length()).map(|code| match dictionary.value(code).number() {
+        // Most values that come while the scan runs are in no block of it.
+        if table.len() < length as usize && codes.iter().any(|code| *code as usize >= table.len()) {
+            let more = (table.len() as u32..length).map(|code| match dictionary.value(code).number() {
                 None => Reading::Nothing,
                 Some(Number::Whole(n)) => i64::try_from(n).map_or(Reading::Wide, Reading::Whole),
                 Some(Number::Real(n)) => Reading::Real(n),

@@ -14,6 +14,7 @@ mod plan;
 mod resolve;
 mod scan;
 mod select;
+mod sieve;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use bits::Bits;
 pub use block::{Block, Column, Present};
 pub use builder::Builder;
 pub use dictionary::{Dictionaries, Dictionary, MISSING};
-pub use resolve::{needed, needed_for};
+pub use resolve::Needed;
 pub use scan::{Failure, Source, evaluate, evaluate_most, rests};
 pub use select::select;
+pub use sieve::Sieve;

@@ -4,7 +4,7 @@
 use crate::bits::Bits;
 use crate::filter::Verdicts;
 use crate::gather::{Matched, Readings, State};
-use crate::resolve::Resolver;
+use crate::resolve::{Resolver, counts_all};
 use crate::scan::Failure;
 use crate::space::{NONE, Pairs, Space};
 use hashbrown::HashMap;
@@ -157,18 +157,10 @@ impl<'q> Plan<'q> {
     }
 
     fn found(&mut self, known: &mut Known, job: usize, aggregate: &Aggregate, derived: &[Derived]) -> Found {
-        let attribute = self.attribute(known, &aggregate.attribute, derived);
-        // Every report has its own number: distinct ones are just counted.
-        let op = match aggregate.op {
-            AggregateOp::Unique if aggregate.attribute == "_tx" => AggregateOp::Count,
-            op => op,
-        };
-        // What every report has.
-        let is_of_all =
-            matches!(&self.attributes[attribute].name, Name::Sent(name) if matches!(name.as_str(), "_tx" | "_rxid" | "timestamp.received"));
-        if op == AggregateOp::Count && is_of_all {
+        if counts_all(aggregate, derived) {
             return Found::Matched;
         }
+        let (op, attribute) = (aggregate.op, self.attribute(known, &aggregate.attribute, derived));
         if matches!(op, AggregateOp::Unique | AggregateOp::Histogram) {
             self.attributes[attribute].numbered_for.insert(self.jobs[job].filter);
         }

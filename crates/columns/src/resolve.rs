@@ -6,45 +6,73 @@ use crate::block::{Block, Column};
 use crate::dictionary::{Dictionary, MISSING};
 use hashbrown::HashMap;
 use model::report::{aliases, delay};
-use model::{Condition, Derived, ProjectId, Query, Selection, Tx, Value};
+use model::{Aggregate, AggregateOp, Condition, Derived, ProjectId, Query, Selection, Tx, Value};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The stored attributes that queries read.
-pub fn needed(queries: &[&Query]) -> BTreeSet<String> {
-    let mut needed = BTreeSet::new();
-    for query in queries {
-        need_filter(&mut needed, &query.filter, &query.derived);
-        let aggregated = query.aggregates.iter().map(|aggregate| aggregate.attribute.as_str());
-        query.group.iter().map(String::as_str).chain(aggregated).for_each(|name| need(&mut needed, name, &query.derived));
+/// What is read of reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// Stored attributes.
+    pub attributes: BTreeSet<String>,
+    /// Whether their numbers and stamps are read, too.
+    pub places: bool,
+}
+
+impl Needed {
+    /// What queries read.
+    pub fn by(queries: &[&Query]) -> Needed {
+        let mut needed = Needed::default();
+        for query in queries {
+            needed.add_filter(&query.filter, &query.derived);
+            query.group.iter().for_each(|name| needed.add(name, &query.derived));
+            for aggregate in query.aggregates.iter().filter(|aggregate| !counts_all(aggregate, &query.derived)) {
+                needed.add(&aggregate.attribute, &query.derived);
+                needed.places |= matches!(aggregate.op, AggregateOp::First | AggregateOp::Last);
+            }
+        }
+        needed
     }
-    needed
-}
 
-/// The stored attributes that a selection reads.
-pub fn needed_for(selection: &Selection) -> BTreeSet<String> {
-    let mut needed = BTreeSet::new();
-    need_filter(&mut needed, &selection.filter, &selection.derived);
-    let sorted_by = selection.order.iter().map(|(name, _)| name);
-    sorted_by.chain(&selection.columns).for_each(|name| need(&mut needed, name, &selection.derived));
-    needed
-}
+    /// What a selection reads.
+    pub fn by_selection(selection: &Selection) -> Needed {
+        let mut needed = Needed { places: true, ..Needed::default() };
+        needed.add_filter(&selection.filter, &selection.derived);
+        let sorted_by = selection.order.iter().map(|(name, _)| name);
+        sorted_by.chain(&selection.columns).for_each(|name| needed.add(name, &selection.derived));
+        needed
+    }
 
-fn need_filter(needed: &mut BTreeSet<String>, filter: &[Vec<Condition>], derived: &[Derived]) {
-    filter.iter().flatten().for_each(|condition| need(needed, &condition.attribute, derived));
-}
+    pub(crate) fn add_filter(&mut self, filter: &[Vec<Condition>], derived: &[Derived]) {
+        filter.iter().flatten().for_each(|condition| self.add(&condition.attribute, derived));
+    }
 
-fn need(needed: &mut BTreeSet<String>, name: &str, derived: &[Derived]) {
-    let name = derived.iter().find(|derived| derived.name == name).map_or(name, |derived| &derived.source);
-    match name {
-        "_tx" | "_rxid" | "timestamp.received" => {}
-        "report.delay" => _ = needed.insert("timestamp".to_owned()),
-        name => {
-            needed.insert(name.to_owned());
-            needed.extend(aliases(name).iter().map(|&alias| alias.to_owned()));
+    fn add(&mut self, name: &str, derived: &[Derived]) {
+        let name = derived.iter().find(|derived| derived.name == name).map_or(name, |derived| &derived.source);
+        match name {
+            "_tx" | "_rxid" | "timestamp.received" => self.places = true,
+            "report.delay" => {
+                self.places = true;
+                self.attributes.insert("timestamp".to_owned());
+            }
+            name => {
+                self.attributes.insert(name.to_owned());
+                self.attributes.extend(aliases(name).iter().map(|&alias| alias.to_owned()));
+            }
         }
     }
+}
+
+/// Whether an aggregate comes to the number of reports: it counts what every report has, or distinct ones of what each has its own.
+pub(crate) fn counts_all(aggregate: &Aggregate, derived: &[Derived]) -> bool {
+    let name = aggregate.attribute.as_str();
+    let is_of_all = match aggregate.op {
+        AggregateOp::Count => matches!(name, "_tx" | "_rxid" | "timestamp.received"),
+        AggregateOp::Unique => name == "_tx",
+        _ => false,
+    };
+    is_of_all && !derived.iter().any(|derived| derived.name == name)
 }
 
 /// Makes columns that are not stored. Shared by all threads of a scan, so that equal names give codes of one dictionary.
@@ -109,8 +137,26 @@ impl Resolver {
         Some(Arc::new(self.values((0..block.rows()).map(|row| of_row(row).map(Cow::into_owned)), name)))
     }
 
+    /// A block's column of what is derived of the stamps, which ascend: each second is looked at once.
+    fn derived_of_stamps(&self, block: &Block, derived: &Derived) -> Column {
+        let made = self.dictionary(&format!("{derived:?}"));
+        let (mut until, mut code) = (0, MISSING);
+        let of_row = |stamp: &u64| {
+            if *stamp >= until {
+                let second = stamp / 1_000_000;
+                until = (second + 1) * 1_000_000;
+                code = derived.function.apply(&Value::Int(second as i64)).map_or(MISSING, |value| made.intern(&value));
+            }
+            code
+        };
+        Column::Codes(block.stamp.iter().map(of_row).collect(), made.clone())
+    }
+
     /// A block's column of a derived attribute.
     pub(crate) fn derived(&self, project: ProjectId, block: &Block, derived: &Derived) -> Option<Arc<Column>> {
+        if derived.source == "timestamp.received" {
+            return Some(Arc::new(self.derived_of_stamps(block, derived)));
+        }
         let source = self.attribute(project, block, &derived.source)?;
         let name = format!("{derived:?}");
         let made = self.dictionary(&name);

@@ -344,14 +344,8 @@ impl Prepared<'_, '_> {
         let chosen = self.chosen[filter].get_or_init(|| {
             let mut passing = None;
             for all in &self.plan.filters[filter] {
-                let mut together: Option<Bits> = None;
-                for condition in all {
-                    let holds = self.condition(*condition);
-                    match &mut together {
-                        None => together = Some(holds.clone()),
-                        Some(together) => together.and(holds),
-                    }
-                }
+                let is_only = self.plan.filters.len() == 1 && self.plan.filters[filter].len() == 1;
+                let together = if is_only { self.narrowed(all) } else { self.together(all) };
                 let together = together.unwrap_or_else(|| Bits::all(self.block.rows()));
                 match &mut passing {
                     None => passing = Some(together),
@@ -368,6 +362,27 @@ impl Prepared<'_, '_> {
             }
         });
         chosen.as_ref()
+    }
+
+    /// The rows for which all of some conditions hold, each looked up for all rows, once for all filters; `None`: no condition.
+    fn together(&self, conditions: &[usize]) -> Option<Bits> {
+        let mut together: Option<Bits> = None;
+        for condition in conditions {
+            let holds = self.condition(*condition);
+            match &mut together {
+                None => together = Some(holds.clone()),
+                Some(together) => together.and(holds),
+            }
+        }
+        together
+    }
+
+    /// The same of visible rows, each condition looked up only where those before it hold: for the only filter.
+    fn narrowed(&self, conditions: &[usize]) -> Option<Bits> {
+        conditions.iter().fold(self.visible.clone(), |some, condition| {
+            let asks = &self.plan.conditions[*condition];
+            Some(asks.verdicts.among(some, asks.condition, self.column(asks.attribute), self.block.rows()))
+        })
     }
 
     /// The rows that any of some filters lets through; `None`: all, or too many filters to tell.
@@ -500,8 +515,12 @@ pub(crate) struct Visible(pub(crate) Option<Bits>);
 impl Visible {
     /// `None`: not a single row.
     pub(crate) fn of(block: &Block, span: &Range<Stamp>) -> Option<Visible> {
-        let from = block.stamp.partition_point(|stamp| *stamp < span.start.micros());
-        let to = block.stamp.partition_point(|stamp| *stamp < span.end.micros());
+        let (from, to) = if block.stamp.is_empty() {
+            (0, block.rows())
+        } else {
+            let before = |end: Stamp| block.stamp.partition_point(|stamp| *stamp < end.micros());
+            (before(span.start), before(span.end))
+        };
         if from >= to {
             return None;
         }

@@ -32,7 +32,7 @@ enum Shown {
 pub fn select<E>(source: &Source<'_, E>, selection: &Selection) -> Result<Result<Selected, Failure>, E> {
     let resolver = Resolver::new();
     let wanted = selection.offset.saturating_add(selection.limit);
-    let verdicts: Vec<Vec<Verdicts>> = selection.filter.iter().map(|all| all.iter().map(|_| Verdicts::default()).collect()).collect();
+    let verdicts = unknown(&selection.filter);
     let (mut matched, mut best): (u64, Vec<Candidate>) = (0, Vec::new());
     // Once there are as many as wanted, the worst of them: what is no better need not be looked at further.
     let mut worst: Option<(Vec<Option<Value>>, u64)> = None;
@@ -114,8 +114,13 @@ fn value(column: &Option<Arc<Column>>, row: usize) -> Option<Cow<'_, Value>> {
     column.as_ref()?.value(row)
 }
 
+/// Nothing known yet of the conditions of a filter.
+pub(crate) fn unknown(filter: &[Vec<Condition>]) -> Vec<Vec<Verdicts>> {
+    filter.iter().map(|all| all.iter().map(|_| Verdicts::default()).collect()).collect()
+}
+
 /// The rows of a block that are seen and pass.
-fn passing(
+pub(crate) fn passing(
     block: &Block,
     filter: &[Vec<Condition>],
     verdicts: &[Vec<Verdicts>],
@@ -124,11 +129,14 @@ fn passing(
 ) -> Bits {
     let mut passes = if filter.is_empty() { Bits::all(block.rows()) } else { Bits::none(block.rows()) };
     for (all, verdicts) in filter.iter().zip(verdicts) {
-        let mut both = Bits::all(block.rows());
+        let mut both = seen.clone();
         for (condition, verdicts) in all.iter().zip(verdicts) {
-            both.and(&verdicts.rows(condition, column(&condition.attribute).as_deref(), block.rows()));
+            both = Some(verdicts.among(both, condition, column(&condition.attribute).as_deref(), block.rows()));
         }
-        passes.or(&both);
+        both.iter().for_each(|both| passes.or(both));
+        if both.is_none() {
+            return Bits::all(block.rows());
+        }
     }
     if let Some(seen) = seen {
         passes.and(&seen);

@@ -131,13 +131,15 @@ impl Space {
     }
 
     fn of_codes(&self, codes: &[u32], dictionary: &Arc<Dictionary>, some: Option<&Bits>, expected: usize) -> Option<Vec<u32>> {
-        let greatest = codes.iter().copied().max().unwrap_or(MISSING);
+        // Every code here is below it.
+        let length = dictionary.length();
         let mut numbered = self.lock();
         let at = numbered.dictionary(dictionary, codes.len(), expected);
-        if at == 0 && greatest < numbered.direct {
+        let are_below = |direct: u32| length <= direct || direct > 1 && codes.iter().all(|code| *code < direct);
+        if at == 0 && are_below(numbered.direct) {
             return None;
         }
-        let Some(table) = numbered.table(at, greatest as usize) else {
+        let Some(table) = numbered.table(at, length as usize) else {
             return Some(numbers_of(codes.len(), some, |row| numbered.of_code(at, codes[row])));
         };
         drop(numbered);
@@ -205,12 +207,11 @@ impl Numbered {
         self.dictionaries.len() - 1
     }
 
-    /// A dictionary's table, long enough for a code.
-    fn table(&mut self, at: usize, greatest: usize) -> Option<Arc<[AtomicU32]>> {
-        let (dictionary, Known::Table(table)) = &mut self.dictionaries[at] else { return None };
-        if table.len() <= greatest {
+    /// A dictionary's table, at least so long.
+    fn table(&mut self, at: usize, length: usize) -> Option<Arc<[AtomicU32]>> {
+        let (_, Known::Table(table)) = &mut self.dictionaries[at] else { return None };
+        if table.len() < length {
             // More values may come while the scan runs.
-            let length = dictionary.length() as usize;
             *table = longer(table, length + length / 4);
         }
         Some(table.clone())

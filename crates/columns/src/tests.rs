@@ -1,7 +1,7 @@
 //! Random queries over random reports in random blocks equal the naive evaluator, whatever the blocks and threads.
 
 use crate::scan::{Bounds, evaluate_within, rests_within};
-use crate::{Bits, Block, Builder, Dictionaries, Failure, Source, evaluate, needed, needed_for, rests, select};
+use crate::{Bits, Block, Builder, Column, Dictionaries, Failure, MISSING, Needed, Sieve, Source, evaluate, rests, select};
 use model::{
     Aggregate, AggregateOp, Attributes, Condition, Derived, Direction, Function, Granularity, Key, Most, Operator, ProjectId, Query,
     Report, Selection, Stamp, Tx, Value, oracle,
@@ -157,6 +157,8 @@ struct Layout {
     apart: bool,
     /// Whether blocks are copies of unfinished ones with only the columns needed.
     copied: bool,
+    /// Whether only the rows that pass some filter have values of what filters do not read, and places are left out where none is asked.
+    sieved: bool,
     threads: usize,
     hidden: BTreeSet<usize>,
     span: (u64, u64),
@@ -166,8 +168,15 @@ fn layout() -> impl Strategy<Value = Layout> {
     let rows = prop::collection::btree_set(0..40usize, 0..6);
     let hidden = prop_oneof![Just(BTreeSet::new()), prop::collection::btree_set(0..40usize, 0..6)];
     let span = prop_oneof![2 => Just((0, 100)), 1 => (0..30u64, 0..40u64)];
-    (rows, any::<bool>(), any::<bool>(), 1..3usize, hidden, span).prop_map(|(cuts, apart, copied, threads, hidden, (from, length))| {
-        Layout { cuts, apart, copied, threads, hidden, span: (from, from + length) }
+    let ways = (any::<bool>(), any::<bool>(), any::<bool>());
+    (rows, ways, 1..3usize, hidden, span).prop_map(|(cuts, (apart, copied, sieved), threads, hidden, (from, length))| Layout {
+        cuts,
+        apart,
+        copied,
+        sieved,
+        threads,
+        hidden,
+        span: (from, from + length),
     })
 }
 
@@ -176,14 +185,17 @@ impl Layout {
         Stamp::from_secs(1_800_000_000 + self.span.0)..Stamp::from_secs(1_800_000_000 + self.span.1)
     }
 
-    fn blocks(&self, reports: &[Report], names: &BTreeSet<String>) -> Vec<Arc<Block>> {
+    fn blocks(&self, reports: &[Report], needed: &Needed, sieve: Option<Sieve<'_>>) -> Vec<Arc<Block>> {
         let shared = Arc::new(Dictionaries::default());
         let mut blocks = Vec::new();
         let mut from = 0;
         for to in self.cuts.iter().copied().filter(|cut| *cut < reports.len()).chain([reports.len()]) {
             let mut builder = Builder::new(if self.apart { Arc::default() } else { shared.clone() });
             reports[from..to].iter().for_each(|report| builder.add(report));
-            let mut block = if self.copied { builder.snapshot(names) } else { builder.freeze() };
+            let mut block = if self.copied { builder.snapshot(&needed.attributes) } else { builder.freeze() };
+            if self.sieved {
+                block = self.sieve(block, needed, sieve.as_ref());
+            }
             if self.hidden.iter().any(|row| (from..to).contains(row)) {
                 block.hide(Bits::from_fn(to - from, |row| self.hidden.contains(&(from + row))));
             }
@@ -191,6 +203,29 @@ impl Layout {
             from = to;
         }
         blocks
+    }
+
+    /// As a reader of files leaves a block that nobody will look at as a whole.
+    fn sieve(&self, mut block: Block, needed: &Needed, sieve: Option<&Sieve<'_>>) -> Block {
+        if let Some(sieve) = sieve {
+            let passing = sieve.rows(&block);
+            for (_, column) in block.columns.iter_mut().filter(|(name, _)| !sieve.needed().attributes.contains(*name)) {
+                if let Column::Codes(codes, dictionary) = column.as_ref() {
+                    let code = |(row, code): (usize, &u32)| if passing.has(row) { *code } else { MISSING };
+                    *column = Arc::new(Column::Codes(codes.iter().enumerate().map(code).collect(), dictionary.clone()));
+                }
+            }
+            let mut others = Bits::all(block.rows());
+            others.and_not(&passing);
+            block.hide(others);
+        }
+        let is_within = |stamp: u64| self.span().contains(&Stamp::from_micros(stamp));
+        if !needed.places && block.stamps().is_some_and(|(first, last)| is_within(first) && is_within(last)) {
+            let hidden = block.hidden.take();
+            block = Block::without_places(block.rows()).with_columns(block.columns);
+            block.hidden = hidden;
+        }
+        block
     }
 
     /// The rows that readers see.
@@ -230,7 +265,7 @@ fn counted(columns: &[&str], group: &[&str]) -> Query {
 
 #[test]
 fn whoever_has_gone_gets_no_part_of_an_answer() {
-    let block = Arc::new(Block { tx: Arc::new(vec![1]), stamp: Arc::new(vec![1]), ..Block::default() });
+    let block = Arc::new(Block::new(vec![1], vec![1]));
     let loaded = std::sync::atomic::AtomicUsize::new(0);
     let load = |_: usize| {
         loaded.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -250,8 +285,7 @@ fn whoever_has_gone_gets_no_part_of_an_answer() {
 fn more_groups_than_fit_fail_their_query_and_no_other() {
     let rows = oracle::MAX_GROUPS as u64 + 1;
     for (rows, fits) in [(rows - 1, true), (rows, false)] {
-        let (tx, stamp) = (Arc::new((0..rows).collect()), Arc::new(vec![1; rows as usize]));
-        let block = Arc::new(Block { tx, stamp, ..Block::default() });
+        let block = Arc::new(Block::new((0..rows).collect(), vec![1; rows as usize]));
         let load = |_: usize| Ok::<_, Infallible>(vec![block.clone()]);
         let source =
             Source { project: PROJECT, parts: 1, load: &load, span: Stamp::ZERO..Stamp::from_secs(1), threads: 1, cancelled: &|| false };
@@ -270,7 +304,7 @@ proptest! {
         reports in reports(), queries in prop::collection::vec(query(), 1..5), layout in layout(), bounds in bounds(),
     ) {
         let asked: Vec<&Query> = queries.iter().collect();
-        let blocks = layout.blocks(&reports, &needed(&asked));
+        let blocks = layout.blocks(&reports, &Needed::by(&asked), Sieve::of_queries(PROJECT, &asked));
         let tables = layout.ask(&blocks, |source| evaluate_within(bounds, source, &asked, &[]));
         for (table, query) in tables.into_iter().zip(&queries) {
             prop_assert_eq!(table.map(|top| top.table), Ok(oracle::evaluate(layout.seen(&reports), query)), "{:?}", query);
@@ -298,7 +332,7 @@ proptest! {
         }
         let queries: Vec<&Query> = asked.iter().map(|(query, ..)| query).collect();
         let most: Vec<Most<'_>> = asked.iter().map(|(_, groups, also)| Most { groups: *groups, also }).collect();
-        let blocks = layout.blocks(&reports, &needed(&queries));
+        let blocks = layout.blocks(&reports, &Needed::by(&queries), Sieve::of_queries(PROJECT, &queries));
         let tops = layout.ask(&blocks, |source| evaluate_within(bounds, source, &queries, &most));
         for ((top, query), most) in tops.into_iter().zip(queries).zip(most) {
             prop_assert_eq!(top, Ok(oracle::evaluate_most(layout.seen(&reports), query, most)), "{:?} {:?}", query, most);
@@ -317,7 +351,8 @@ proptest! {
         // The same groups, none of which is left out.
         let none = BTreeSet::new();
         asked.push((asked[0].0, &none));
-        let blocks = layout.blocks(&reports, &needed(&asked.iter().map(|(query, _)| *query).collect::<Vec<_>>()));
+        let queries: Vec<&Query> = asked.iter().map(|(query, _)| *query).collect();
+        let blocks = layout.blocks(&reports, &Needed::by(&queries), Sieve::of_queries(PROJECT, &queries));
         let rows = layout.ask(&blocks, |source| rests_within(bounds, source, &asked));
         for (row, (query, kept)) in rows.into_iter().zip(asked) {
             prop_assert_eq!(row, Ok(oracle::rest(layout.seen(&reports), query, kept)), "{:?} without {:?}", query, kept);
@@ -326,7 +361,7 @@ proptest! {
 
     #[test]
     fn selections_equal_the_oracle(reports in reports(), selection in selection(), layout in layout()) {
-        let blocks = layout.blocks(&reports, &needed_for(&selection));
+        let blocks = layout.blocks(&reports, &Needed::by_selection(&selection), Sieve::of_selection(PROJECT, &selection));
         let selected = layout.ask(&blocks, |source| select(source, &selection));
         prop_assert_eq!(selected, Ok(oracle::select(layout.seen(&reports), &selection)), "{:?}", selection);
     }

@@ -1,7 +1,7 @@
 //! Targets of the two query grammars and of the evaluator: what is read can be written and read again, and both evaluators agree.
 
 use crate::source::{PROJECT, first_line, reports};
-use columns::{Block, Builder, Dictionaries, Source, needed, needed_for};
+use columns::{Block, Builder, Dictionaries, Needed, Source};
 use model::backtrace::{Action, Aggregated, Aggregation, Columns, Seen, Step, Term, read, table};
 use model::{Operator, Query, Report, Selection, Stamp, Table, Value, grammar, oracle};
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ pub(crate) fn backtrace(input: &[u8]) -> String {
         Action::Select(select) => {
             let expected = oracle::select(&reports, &selection);
             assert!(expected.rows.len() <= ROWS_MAX && expected.rows.iter().all(|(_, row)| row.len() == select.columns.len()));
-            let blocks = blocks(&reports, &needed_for(&selection));
+            let blocks = blocks(&reports, &Needed::by_selection(&selection));
             let found = with_source(&blocks, |source| columns::select(source, &selection)).expect("nobody cancels");
             assert_eq!(found, expected, "the selection {selection:?}");
             format!("select {} of {}, order {}", select.columns.len().min(3), expected.rows.len().min(3), select.order.len().min(2))
@@ -129,7 +129,7 @@ fn check_having(aggregation: &Aggregation, kept: &Aggregated, all: &Aggregated) 
 /// The table, by the evaluator of columns; it is the one of the naive evaluator.
 fn agreed(reports: &[Report], query: &Query) -> Table {
     let expected = oracle::evaluate(reports, query);
-    let blocks = blocks(reports, &needed(&[query]));
+    let blocks = blocks(reports, &Needed::by(&[query]));
     let answers = with_source(&blocks, |source| columns::evaluate(source, &[query]));
     let found = answers.into_iter().next().expect("one query has one answer").expect("few groups, and nobody cancels");
     assert_eq!(found, expected, "the query {query:?}");
@@ -137,13 +137,13 @@ fn agreed(reports: &[Report], query: &Query) -> Table {
 }
 
 /// The reports in two blocks: a finished one, and a copy of an unfinished one.
-fn blocks(reports: &[Report], names: &std::collections::BTreeSet<String>) -> Vec<Arc<Block>> {
+fn blocks(reports: &[Report], needed: &Needed) -> Vec<Arc<Block>> {
     let mut builder = Builder::new(Arc::new(Dictionaries::default()));
     let (first, second) = reports.split_at(reports.len() / 2);
     first.iter().for_each(|report| builder.add(report));
     let finished = builder.freeze();
     second.iter().for_each(|report| builder.add(report));
-    vec![Arc::new(finished), Arc::new(builder.snapshot(names))]
+    vec![Arc::new(finished), Arc::new(builder.snapshot(&needed.attributes))]
 }
 
 fn with_source<T>(blocks: &[Arc<Block>], answer: impl FnOnce(&Source<'_, Infallible>) -> Result<T, Infallible>) -> T {

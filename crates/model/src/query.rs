@@ -4,11 +4,13 @@
 use crate::aggregate::{Aggregate, Cell};
 use crate::derived::{Derived, lookup};
 use crate::report::{Report, Tx};
+use crate::time::Stamp;
 use crate::value::{Number, Value};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// Which reports, grouped how, aggregated to what.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -76,6 +78,36 @@ impl PartialEq for Condition {
             == (&other.attribute, other.operator, &other.operand, other.case_insensitive)
     }
 }
+
+/// Outside of which no report passes a filter, by what it asks of `timestamp.received`. More may be within than passes.
+pub fn received(filter: &[Vec<Condition>], derived: &[Derived]) -> Range<Stamp> {
+    let ever = Stamp::ZERO..Stamp::from_micros(u64::MAX);
+    if derived.iter().any(|derived| derived.name == RECEIVED) {
+        return ever;
+    }
+    let of_alternative = |all: &Vec<Condition>| {
+        all.iter().filter(|condition| condition.attribute == RECEIVED).fold(ever.clone(), |span, condition| {
+            let Some(number) = condition.number() else { return span };
+            // Beyond both ends of time, these saturate.
+            let second = match number {
+                Number::Whole(n) => n.clamp(0, i128::from(u64::MAX)) as u64,
+                Number::Real(n) => n as u64,
+            };
+            let (from, to) = (Stamp::from_secs(second), Stamp::from_secs(second.saturating_add(2)));
+            match condition.operator {
+                Operator::Equal => span.start.max(from)..span.end.min(to),
+                Operator::AtLeast | Operator::GreaterThan => span.start.max(from)..span.end,
+                Operator::AtMost | Operator::LessThan => span.start..span.end.min(to),
+                _ => span,
+            }
+        })
+    };
+    let hull = |a: Range<Stamp>, b: Range<Stamp>| a.start.min(b.start)..a.end.max(b.end);
+    filter.iter().map(of_alternative).reduce(hull).unwrap_or(ever)
+}
+
+/// The attribute that every report has by its stamp, in whole seconds.
+const RECEIVED: &str = "timestamp.received";
 
 /// Comparisons, spelt as in the Backtrace grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -351,6 +383,35 @@ mod tests {
         ] {
             assert_eq!(holds(Equal, operand, Some(value.clone())), expected, "{operand:?} {value:?}");
         }
+    }
+
+    #[test]
+    fn what_passes_was_received_within_what_the_filter_asks() {
+        use Operator::*;
+        let asked = |operator, operand: &Value| Condition::new(RECEIVED, operator, operand.clone(), false).expect("legal");
+        let operands = ["100", "100.5", "99.9", "0x64", "-3", "1e300", "-1e300", "soon", "100."].map(Value::from);
+        let operands: Vec<Value> =
+            operands.into_iter().chain([Value::Int(100), Value::Int(-1), Value::Float(100.5), Value::UInt(u64::MAX)]).collect();
+        let operators = [Equal, NotEqual, AtLeast, AtMost, GreaterThan, LessThan, Contains, RegularExpression, IsSet, IsNotSet];
+        let moments =
+            [0, 1, 98_999_999, 99_000_000, 99_999_999, 100_000_000, 100_999_999, 101_000_000, 101_999_999, 103_000_000, u64::MAX - 1];
+        for (operator, operand) in operators.iter().flat_map(|operator| operands.iter().map(move |operand| (*operator, operand))) {
+            let filter = [vec![asked(operator, operand)]];
+            for stamp in moments.map(Stamp::from_micros) {
+                let passes = filter[0][0].holds(Some(&Value::from(stamp.secs())));
+                assert!(!passes || received(&filter, &[]).contains(&stamp), "{operator:?} {operand:?} {stamp:?}");
+            }
+        }
+        let secs = |range: Range<Stamp>| (range.start.secs(), range.end.secs());
+        let (from, to) = (asked(AtLeast, &Value::Int(100)), asked(LessThan, &Value::Int(200)));
+        assert_eq!(secs(received(&[vec![from.clone(), to.clone()]], &[])), (100, 202));
+        // Of alternatives the span over all; one that does not ask is of ever.
+        assert_eq!(secs(received(&[vec![asked(Equal, &Value::Int(5))], vec![from.clone(), to]], &[])), (5, 202));
+        assert_eq!(received(&[vec![from.clone()], vec![]], &[]), Stamp::ZERO..Stamp::from_micros(u64::MAX));
+        assert_eq!(received(&[], &[]), Stamp::ZERO..Stamp::from_micros(u64::MAX));
+        let function = crate::Function::Quantize { size: 1, offset: 0 };
+        let named_so = Derived { name: RECEIVED.to_owned(), source: "a".to_owned(), function };
+        assert_eq!(received(&[vec![from]], &[named_so]), Stamp::ZERO..Stamp::from_micros(u64::MAX));
     }
 
     #[test]

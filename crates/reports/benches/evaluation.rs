@@ -184,10 +184,17 @@ fn answer_all(store: &Reports) -> Fallible<()> {
             continue;
         }
         let (began, cpu) = (Instant::now(), cpu_secs());
-        let mut tables = store.evaluate(PROJECT, second(ask.span.0)..second(ask.span.1), view, &queries, &Cancel::default())?;
-        if let Some(top) = ask.top {
-            tables.iter_mut().flatten().for_each(|table| keep_top(table, top));
-        }
+        let span = second(ask.span.0)..second(ask.span.1);
+        let mut tables = match ask.top {
+            None => store.evaluate(PROJECT, span, view, &queries, &Cancel::default())?,
+            // As Explore asks when groups are sorted by their reports.
+            Some(groups) => {
+                let also = BTreeSet::new();
+                let asked: Vec<(&Query, Most<'_>)> = queries.iter().map(|query| (*query, Most { groups, also: &also })).collect();
+                let tops = store.evaluate_most(PROJECT, span, view, &asked, &Cancel::default())?;
+                tops.into_iter().map(|top| top.map(|top| top.table)).collect()
+            }
+        };
         let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_secs() - cpu);
         let told: Vec<serde_json::Value> = tables
             .iter()
@@ -240,16 +247,6 @@ fn seal(store: &Reports, span: Range<Stamp>, queries: &[&Query], seats: usize, t
         "groups": rows, "over": over.len(), "different": different,
     }))?;
     Ok(())
-}
-
-/// Keeps the rows with the greatest first cell, ties by key.
-fn keep_top(table: &mut Table, top: usize) {
-    let first = |row: &TableRow| match row.cells.first() {
-        Some(Cell::Scalar(Some(Value::Int(count)))) => *count,
-        _ => 0,
-    };
-    table.rows.sort_by(|a, b| first(b).cmp(&first(a)).then_with(|| a.key.cmp(&b.key)));
-    table.rows.truncate(top);
 }
 
 /// A table as it is compared: how many rows, and a digest that does not depend on their order, the sum of a hash of each.

@@ -1,10 +1,14 @@
 //! Columns read from the archive, kept for the next query. Bounded in bytes: those unused for longest go first. A query over more
 //! than fits has its columns read, used and let go in turn.
+//!
+//! Of a question that lets only few rows through, what its filters read is loaded first, and of any other attribute only these rows
+//! are, which is not kept: long texts of which nearly each is another take most of the time of a first look. Who asks for the
+//! attribute a second time gets all of it, and it stays.
 
 use crate::archive::Archive;
 use crate::manifest::Archived;
 use crate::segment::Name;
-use columns::{Block, Column, Dictionaries};
+use columns::{Bits, Block, Column, Dictionaries, Needed, Sieve};
 use model::ProjectId;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -27,13 +31,18 @@ struct Files {
 }
 
 /// What is loaded of a file.
+#[derive(Default)]
 struct Loaded {
     /// Blocks without columns.
     blocks: Vec<Block>,
+    /// Whether these have their places.
+    places: bool,
     /// Of these.
     bytes: usize,
     used: u64,
     columns: HashMap<String, LoadedColumn>,
+    /// Attributes of which only a few rows were asked for so far.
+    tasted: BTreeSet<String>,
 }
 
 /// An attribute's columns, one a block; none where it is missing throughout.
@@ -45,75 +54,123 @@ struct LoadedColumn {
 
 /// What is charged for a name that a file does not have.
 const NAME_BYTES: usize = 64;
+/// Only some rows of a column are read when they are at most one in so many.
+const FEW: u64 = 8;
 
 impl Cache {
     pub(crate) fn new(limit_bytes: usize) -> Cache {
         Cache { limit_bytes, files: Mutex::default() }
     }
 
-    /// A file's blocks with the named columns.
+    /// A file's blocks with what is needed. Rows that do not pass the sieve may be hidden.
     pub(crate) fn load(
         &self,
         archive: &Archive,
         name: Name,
         file: &Archived,
-        names: &BTreeSet<String>,
+        needed: &Needed,
+        sieve: Option<&Sieve<'_>>,
         dictionaries: &Dictionaries,
     ) -> io::Result<Vec<Arc<Block>>> {
         let key = (name, file.project, file.generation);
         loop {
-            let missing = match self.look(key, names) {
+            let missing = match self.look(key, needed) {
                 Ok(blocks) => return Ok(blocks),
                 Err(missing) => missing,
             };
+            if let Some(sieve) = sieve
+                && let Some(blocks) = self.load_few(archive, (name, file), needed, &missing, sieve, dictionaries)?
+            {
+                return Ok(blocks);
+            }
             // Read without the lock: another thread may read the same meanwhile, and then one of the two copies goes.
             let before = dictionaries.bytes();
             let read = archive.open(name, file)?.blocks(&missing, dictionaries)?;
             let grown = dictionaries.bytes().saturating_sub(before);
-            if let Some(blocks) = self.keep(key, names, &missing, read, grown) {
+            if let Some(blocks) = self.keep(key, needed, &missing, read, grown) {
                 return Ok(blocks);
             }
         }
     }
 
-    /// A file's blocks when all names are there, else the names that have to be read.
-    fn look(&self, key: Key, names: &BTreeSet<String>) -> Result<Vec<Arc<Block>>, BTreeSet<String>> {
+    /// The same when few rows pass the sieve, and of some attributes only these were ever asked for; `None` when it is not so.
+    fn load_few(
+        &self,
+        archive: &Archive,
+        (name, file): (Name, &Archived),
+        needed: &Needed,
+        missing: &Needed,
+        sieve: &Sieve<'_>,
+        dictionaries: &Dictionaries,
+    ) -> io::Result<Option<Vec<Arc<Block>>>> {
+        let late = &missing.attributes - &sieve.needed().attributes;
+        if late.is_empty() {
+            return Ok(None);
+        }
+        let filtered = self.load(archive, name, file, sieve.needed(), None, dictionaries)?;
+        let passing: Vec<Bits> = filtered.iter().map(|block| sieve.rows(block)).collect();
+        let late = match passing.iter().map(Bits::count).sum::<u64>() {
+            0 => late,
+            rows if rows > file.reports / FEW => return Ok(None),
+            _ => self.taste((name, file.project, file.generation), late),
+        };
+        if late.is_empty() {
+            return Ok(None);
+        }
+        let rest = Needed { attributes: &needed.attributes - &late, places: needed.places };
+        let blocks = self.load(archive, name, file, &rest, None, dictionaries)?;
+        let few = archive.open(name, file)?.columns_of(&late, &passing, dictionaries)?;
+        let with_few = blocks.iter().zip(few).zip(passing).map(|((block, few), passing)| {
+            let mut block = Block::clone(block);
+            block.columns.extend(few);
+            let mut others = Bits::all(block.rows());
+            others.and_not(&passing);
+            block.hide(others);
+            Arc::new(block)
+        });
+        Ok(Some(with_few.collect()))
+    }
+
+    /// Which of some attributes are asked for the first time.
+    fn taste(&self, key: Key, names: BTreeSet<String>) -> BTreeSet<String> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        // A file that is not here has no room here: there is no second time.
+        let Some(loaded) = files.files.get_mut(&key) else { return names };
+        names.into_iter().filter(|name| loaded.tasted.insert(name.clone())).collect()
+    }
+
+    /// A file's blocks when all that is needed is there, else what has to be read.
+    fn look(&self, key: Key, needed: &Needed) -> Result<Vec<Arc<Block>>, Needed> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.clock += 1;
         let clock = files.clock;
-        let loaded = files.files.get_mut(&key).ok_or_else(|| names.clone())?;
-        let missing: BTreeSet<String> = names.iter().filter(|name| !loaded.columns.contains_key(*name)).cloned().collect();
-        if missing.is_empty() { Ok(loaded.blocks(names, clock)) } else { Err(missing) }
+        let loaded = files.files.get_mut(&key).ok_or_else(|| needed.clone())?;
+        let attributes = needed.attributes.iter().filter(|name| !loaded.columns.contains_key(*name)).cloned().collect();
+        let missing = Needed { attributes, places: needed.places && !loaded.places };
+        if missing == Needed::default() { Ok(loaded.blocks(&needed.attributes, clock)) } else { Err(missing) }
     }
 
     /// Puts what was read to what is there; returns the blocks with all names, unless another query has let some go meanwhile.
-    fn keep(
-        &self,
-        key: Key,
-        names: &BTreeSet<String>,
-        read_names: &BTreeSet<String>,
-        read: Vec<Block>,
-        grown: usize,
-    ) -> Option<Vec<Arc<Block>>> {
+    fn keep(&self, key: Key, needed: &Needed, missing: &Needed, read: Vec<Block>, grown: usize) -> Option<Vec<Arc<Block>>> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let files = &mut *files;
         files.clock += 1;
-        let bare = |block: &Block| Block { tx: block.tx.clone(), stamp: block.stamp.clone(), ..Block::default() };
-        let loaded = files.files.entry(key).or_insert_with(|| {
-            let blocks: Vec<Block> = read.iter().map(bare).collect();
-            let bytes = blocks.iter().map(Block::bytes).sum();
-            files.bytes += bytes;
-            Loaded { blocks, bytes, used: 0, columns: HashMap::new() }
-        });
-        for name in read_names {
+        let loaded = files.files.entry(key).or_default();
+        if loaded.blocks.is_empty() || missing.places && !loaded.places {
+            loaded.blocks = read.iter().map(Block::bare).collect();
+            loaded.places = missing.places;
+            let bytes = NAME_BYTES + loaded.blocks.iter().map(Block::bytes).sum::<usize>();
+            files.bytes = files.bytes + bytes - std::mem::replace(&mut loaded.bytes, bytes);
+        }
+        for name in &missing.attributes {
             let columns: Vec<_> = read.iter().map(|block| block.columns.get(name).cloned()).collect();
             let of_columns = columns.iter().flatten().map(|column| column.bytes()).sum::<usize>();
-            let column = LoadedColumn { columns, bytes: of_columns + NAME_BYTES + grown / read_names.len(), used: files.clock };
+            let column = LoadedColumn { columns, bytes: of_columns + NAME_BYTES + grown / missing.attributes.len(), used: files.clock };
             files.bytes += column.bytes;
             files.bytes -= loaded.columns.insert(name.clone(), column).map_or(0, |twice| twice.bytes);
         }
-        let is_whole = names.iter().all(|name| loaded.columns.contains_key(name));
-        let blocks = is_whole.then(|| loaded.blocks(names, files.clock));
+        let is_whole = loaded.places >= needed.places && needed.attributes.iter().all(|name| loaded.columns.contains_key(name));
+        let blocks = is_whole.then(|| loaded.blocks(&needed.attributes, files.clock));
         files.shrink(self.limit_bytes);
         blocks
     }
@@ -170,11 +227,11 @@ mod tests {
     fn block(rows: usize, names: &[&str]) -> Block {
         let column = || Arc::new(Column::Ints(vec![7; rows], None));
         let columns = names.iter().map(|name| ((*name).to_owned(), column())).collect();
-        Block { tx: Arc::new(vec![1; rows]), stamp: Arc::new(vec![1; rows]), columns, hidden: None }
+        Block::new(vec![1; rows], vec![1; rows]).with_columns(columns)
     }
 
-    fn names(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn needed(names: &[&str], places: bool) -> Needed {
+        Needed { attributes: names.iter().map(|name| (*name).to_owned()).collect(), places }
     }
 
     fn key(number: u64) -> Key {
@@ -183,34 +240,54 @@ mod tests {
 
     #[test]
     fn what_was_unused_for_longest_goes_first_and_all_is_accounted_for() {
-        // Each column of 100 rows takes 864 bytes, the rest of a file 1,600.
-        let cache = Cache::new(5_500);
-        for (number, asked) in [(1, names(&["a"])), (2, names(&["a", "b"])), (1, names(&["b"]))] {
+        // Each column of 100 rows takes 864 bytes, the rest of a file 1,664.
+        let cache = Cache::new(5_650);
+        for (number, asked) in [(1, needed(&["a"], true)), (2, needed(&["a", "b"], true)), (1, needed(&["b"], false))] {
             let missing = cache.look(key(number), &asked).err().expect("not there yet");
             assert_eq!(missing, asked);
             let read = vec![block(100, &["a"])];
             let blocks = cache.keep(key(number), &asked, &missing, read, 0).expect("whole");
-            assert_eq!(blocks[0].columns.keys().cloned().collect::<BTreeSet<_>>(), &asked & &names(&["a"]));
+            assert!(blocks[0].columns.keys().eq(asked.attributes.iter().filter(|name| *name == "a")));
         }
         // 1/a, 2/a, 2/b and 1/b have all found room: an attribute that is missing takes little.
-        assert!(cache.look(key(1), &names(&["a", "b"])).is_ok());
+        assert!(cache.look(key(1), &needed(&["a", "b"], true)).is_ok());
         let read = vec![block(100, &["c"])];
-        cache.keep(key(1), &names(&["c"]), &names(&["c"]), read, 0).expect("whole");
+        cache.keep(key(1), &needed(&["c"], true), &needed(&["c"], false), read, 0).expect("whole");
         // The second file was unused for longest.
-        assert_eq!(cache.look(key(2), &names(&["a"])).err(), Some(names(&["a"])));
-        assert!(cache.look(key(1), &names(&["a", "b", "c"])).is_ok());
-        let files = cache.files.lock().expect("no panic while held");
-        let sum = |loaded: &Loaded| loaded.bytes + loaded.columns.values().map(|column| column.bytes).sum::<usize>();
-        assert_eq!(files.bytes, files.files.values().map(sum).sum::<usize>());
-        assert!(files.bytes <= 5_500);
+        assert_eq!(cache.look(key(2), &needed(&["a"], true)).err(), Some(needed(&["a"], false)));
+        assert!(cache.look(key(1), &needed(&["a", "b", "c"], true)).is_ok());
+        is_accounted_for(&cache);
+    }
+
+    #[test]
+    fn places_come_when_they_are_asked_for() {
+        let cache = Cache::new(5_000);
+        let without = || Block::without_places(100).with_columns(block(100, &["a"]).columns);
+        let blocks = cache.keep(key(1), &needed(&["a"], false), &needed(&["a"], false), vec![without()], 0).expect("whole");
+        assert_eq!((blocks[0].rows(), blocks[0].tx.len()), (100, 0));
+        assert_eq!(cache.look(key(1), &needed(&["a"], true)).err(), Some(needed(&[], true)));
+        let blocks = cache.keep(key(1), &needed(&["a"], true), &needed(&[], true), vec![block(100, &[])], 0).expect("whole");
+        assert_eq!((blocks[0].tx.len(), blocks[0].columns.len()), (100, 1));
+        // They stay when somebody reads something else without them.
+        cache.keep(key(1), &needed(&["b"], false), &needed(&["b"], false), vec![without()], 0).expect("whole");
+        assert!(cache.look(key(1), &needed(&["a", "b"], true)).is_ok_and(|blocks| blocks[0].tx.len() == 100));
+        is_accounted_for(&cache);
     }
 
     #[test]
     fn more_than_fits_is_answered_and_let_go() {
         let cache = Cache::new(1_000);
-        let blocks = cache.keep(key(1), &names(&["a"]), &names(&["a"]), vec![block(1_000, &["a"])], 0).expect("whole");
+        let asked = needed(&["a"], true);
+        let blocks = cache.keep(key(1), &asked, &asked, vec![block(1_000, &["a"])], 0).expect("whole");
         assert_eq!((blocks.len(), blocks[0].columns.len()), (1, 1));
         let files = cache.files.lock().expect("no panic while held");
         assert_eq!((files.bytes, files.files.len()), (0, 0));
+    }
+
+    fn is_accounted_for(cache: &Cache) {
+        let files = cache.files.lock().expect("no panic while held");
+        let sum = |loaded: &Loaded| loaded.bytes + loaded.columns.values().map(|column| column.bytes).sum::<usize>();
+        assert_eq!(files.bytes, files.files.values().map(sum).sum::<usize>());
+        assert!(files.bytes <= cache.limit_bytes);
     }
 }

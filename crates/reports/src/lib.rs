@@ -59,7 +59,7 @@ use core::{Core, Outcome, Request, SharedClock, Started};
 use memory::Memory;
 use model::oracle;
 use model::{Attachment, Key, Most, NewAttachment, NewReport, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Top, Tx};
-use reader::Extent;
+use reader::{Extent, Reads};
 use recovery::failed;
 use std::collections::BTreeSet;
 use std::io;
@@ -308,7 +308,8 @@ impl Reports {
         queries: &[&Query],
         cancel: &Cancel,
     ) -> Result<Vec<Result<Table, EvaluateError>>, ReadError> {
-        let asked = self.scan(project, span, view, &columns::needed(queries), cancel, |source| columns::evaluate(source, queries))?;
+        let reads = Reads::queries(project, queries);
+        let asked = self.scan(project, span, view, &reads, cancel, |source| columns::evaluate(source, queries))?;
         Ok(match asked {
             Ok(tables) => tables.into_iter().map(|table| table.map_err(EvaluateError::from)).collect(),
             Err(error) => queries.iter().map(|_| Err(error)).collect(),
@@ -324,8 +325,8 @@ impl Reports {
         queries: &[(&Query, Most<'_>)],
         cancel: &Cancel,
     ) -> Result<Vec<Result<Top, EvaluateError>>, ReadError> {
-        let names = columns::needed(&queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
-        let asked = self.scan(project, span, view, &names, cancel, |source| columns::evaluate_most(source, queries))?;
+        let reads = Reads::queries(project, &queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
+        let asked = self.scan(project, span, view, &reads, cancel, |source| columns::evaluate_most(source, queries))?;
         Ok(match asked {
             Ok(tops) => tops.into_iter().map(|top| top.map_err(EvaluateError::from)).collect(),
             Err(error) => queries.iter().map(|_| Err(error)).collect(),
@@ -342,8 +343,8 @@ impl Reports {
         queries: &[(&Query, &BTreeSet<Key>)],
         cancel: &Cancel,
     ) -> Result<Vec<Result<TableRow, EvaluateError>>, ReadError> {
-        let names = columns::needed(&queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
-        let asked = self.scan(project, span, view, &names, cancel, |source| columns::rests(source, queries))?;
+        let reads = Reads::queries(project, &queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
+        let asked = self.scan(project, span, view, &reads, cancel, |source| columns::rests(source, queries))?;
         Ok(match asked {
             Ok(rows) => rows.into_iter().map(|row| row.map_err(EvaluateError::from)).collect(),
             Err(error) => queries.iter().map(|_| Err(error)).collect(),
@@ -359,9 +360,14 @@ impl Reports {
         selection: &Selection,
         cancel: &Cancel,
     ) -> Result<Result<Selected, EvaluateError>, ReadError> {
-        let names = columns::needed_for(selection);
-        let asked = self.scan(project, span, view, &names, cancel, |source| columns::select(source, selection))?;
+        let reads = Reads::selection(project, selection);
+        let asked = self.scan(project, span, view, &reads, cancel, |source| columns::select(source, selection))?;
         Ok(asked.and_then(|selected| selected.map_err(EvaluateError::from)))
+    }
+
+    /// The highest number of a project's reports; one that was deleted counts until its file is written anew.
+    pub fn newest(&self, project: ProjectId) -> Option<Tx> {
+        self.archive.shelf.newest(project)
     }
 
     /// Reports accepted in a span. Blocks.
@@ -380,11 +386,12 @@ impl Reports {
         project: ProjectId,
         span: Range<Stamp>,
         view: View,
-        names: &BTreeSet<String>,
+        reads: &Reads<'_>,
         cancel: &Cancel,
         ask: impl FnOnce(&columns::Source<'_, io::Error>) -> io::Result<T>,
     ) -> Result<Result<T, EvaluateError>, ReadError> {
-        let extent = Extent::new(&self.shared.memory, &self.archive, &self.cache, project, &span, view, names);
+        let span = span.start.max(reads.received.start)..span.end.min(reads.received.end);
+        let extent = Extent::new(&self.shared.memory, &self.archive, &self.cache, project, &span, view, reads);
         let load = |part: usize| extent.load(part);
         let cancelled = || cancel.is_set();
         let source = columns::Source { project, parts: extent.parts(), load: &load, span, threads: THREADS, cancelled: &cancelled };

@@ -8,8 +8,9 @@ use crate::manifest::Archived;
 use crate::memory::{Held, Memory};
 use crate::overlay::Amended;
 use crate::segment::Name;
-use columns::{Bits, Block, Builder, Column, Dictionaries, MISSING};
-use model::{ProjectId, Stamp, Tx, Value};
+use columns::{Bits, Block, Builder, Column, Dictionaries, MISSING, Needed, Sieve};
+use model::query::received;
+use model::{ProjectId, Query, Selection, Stamp, Tx, Value};
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -31,12 +32,36 @@ enum Part {
     Log(Name),
 }
 
+/// What a question reads.
+pub(crate) struct Reads<'q> {
+    needed: Needed,
+    /// The rows that anybody will look at; `None`: all.
+    sieve: Option<Sieve<'q>>,
+    /// Outside of which nobody will look at any.
+    pub(crate) received: Range<Stamp>,
+}
+
+impl<'q> Reads<'q> {
+    pub(crate) fn queries(project: ProjectId, queries: &[&'q Query]) -> Reads<'q> {
+        let received = queries.iter().map(|query| received(&query.filter, &query.derived));
+        let hull = |a: Range<Stamp>, b: Range<Stamp>| a.start.min(b.start)..a.end.max(b.end);
+        let received = received.reduce(hull).unwrap_or(Stamp::ZERO..Stamp::ZERO);
+        Reads { needed: Needed::by(queries), sieve: Sieve::of_queries(project, queries), received }
+    }
+
+    pub(crate) fn selection(project: ProjectId, selection: &'q Selection) -> Reads<'q> {
+        let received = received(&selection.filter, &selection.derived);
+        Reads { needed: Needed::by_selection(selection), sieve: Sieve::of_selection(project, selection), received }
+    }
+}
+
 /// A span's parts, oldest first. Each can be loaded apart, by any thread.
 pub(crate) struct Extent<'a> {
     archive: &'a Archive,
     cache: &'a Cache,
     project: ProjectId,
-    names: &'a BTreeSet<String>,
+    reads: &'a Reads<'a>,
+    sieves: bool,
     /// Of the parts that are not in memory.
     older: Range<Stamp>,
     amended: Option<Arc<Amended>>,
@@ -52,12 +77,13 @@ impl<'a> Extent<'a> {
         project: ProjectId,
         span: &Range<Stamp>,
         view: View,
-        names: &'a BTreeSet<String>,
+        reads: &'a Reads<'a>,
     ) -> Extent<'a> {
+        let needed = &reads.needed;
         // Memory and overlay at one moment, then the shelf: what compaction takes from the overlay is in the files by then.
         let (held, amended) = {
             let memory = memory.read().unwrap_or_else(PoisonError::into_inner);
-            (memory.held(project, span, names), if view == View::Current { memory.overlay.of(project) } else { None })
+            (memory.held(project, span, &needed.attributes), if view == View::Current { memory.overlay.of(project) } else { None })
         };
         let Held { blocks, complete_from, dictionaries } = held;
         let older = span.start..span.end.min(complete_from);
@@ -70,7 +96,10 @@ impl<'a> Extent<'a> {
         // The unfinished block may still have what files tell by now.
         let recent = complete_from..Stamp::from_micros(u64::MAX);
         parts.extend(blocks.into_iter().map(|block| Part::Held(clip(block, &recent))));
-        Extent { archive, cache, project, names, older, amended, dictionaries, parts }
+        // A row with another value may pass where it would not as it is in the file.
+        let is_changed = |amended: &Arc<Amended>| amended.values.keys().any(|name| needed.attributes.contains(name));
+        let sieves = !amended.as_ref().is_some_and(is_changed);
+        Extent { archive, cache, project, reads, sieves, older, amended, dictionaries, parts }
     }
 
     /// How many parts there are.
@@ -86,13 +115,13 @@ impl<'a> Extent<'a> {
         };
         Ok(match &self.amended {
             None => blocks,
-            Some(amended) => blocks.iter().map(|block| amend(block, amended, self.names, &self.dictionaries)).collect(),
+            Some(amended) => blocks.iter().map(|block| amend(block, amended, &self.reads.needed.attributes, &self.dictionaries)).collect(),
         })
     }
 
     fn load_older(&self, part: &Part) -> io::Result<Vec<Arc<Block>>> {
         let (name, loaded) = match part {
-            Part::Archived(name, file) => (*name, self.cache.load(self.archive, *name, file, self.names, &self.dictionaries)),
+            Part::Archived(name, file) => (*name, self.load_file(*name, file)),
             Part::Log(name) => (*name, self.load_log(*name)),
             Part::Held(_) => unreachable!("held blocks are loaded"),
         };
@@ -107,6 +136,16 @@ impl<'a> Extent<'a> {
         };
         // What memory has must not be seen twice.
         Ok(blocks.into_iter().map(|block| clip(block, &self.older)).collect())
+    }
+
+    fn load_file(&self, name: Name, file: &Archived) -> io::Result<Vec<Arc<Block>>> {
+        let is_whole = self.older.start <= file.stamps.0 && file.stamps.1 < self.older.end;
+        // Stamps tell which rows are in the span, numbers which ones have been changed.
+        let needed = &self.reads.needed;
+        let places = needed.places || !is_whole || self.amended.is_some();
+        let needed = Needed { attributes: needed.attributes.clone(), places };
+        let sieve = self.reads.sieve.as_ref().filter(|_| self.sieves);
+        self.cache.load(self.archive, name, file, &needed, sieve, &self.dictionaries)
     }
 
     fn load_log(&self, name: Name) -> io::Result<Vec<Arc<Block>>> {

@@ -285,6 +285,17 @@ impl Shelf {
         left_out.map(|(stamp, _)| stamp)
     }
 
+    /// The highest number of a project's reports, of those that are kept.
+    pub(crate) fn newest(&self, project: ProjectId) -> Option<Tx> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let of_segment = |segment: &Segment| {
+            let logged = segment.chunks.iter().flat_map(|chunk| &chunk.reports).filter(|(of, ..)| *of == project).map(|(.., last)| *last);
+            let files = segment.archive.iter().flat_map(|manifest| &manifest.files);
+            logged.chain(files.filter(|file| file.project == project).map(|file| file.txs.1)).max()
+        };
+        segments.values().filter_map(of_segment).max()
+    }
+
     /// Segments, and bytes that reading came upon and could not read.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).len();

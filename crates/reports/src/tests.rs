@@ -2,7 +2,7 @@
 
 use crate::archiver::Work;
 use crate::clock::{Clock, Reading};
-use crate::reader::Extent;
+use crate::reader::{Extent, Reads};
 use crate::sim::{Fault, SimDisk};
 use crate::{AppendError, Cancel, Change, RealDisk, Reports, Retention, Settings, SystemClock, View};
 use columns::Block;
@@ -375,8 +375,9 @@ fn a_query_misses_nothing_of_a_segment_that_leaves_the_log_meanwhile() {
         let (disk, clock) = (SimDisk::default(), Arc::default());
         let reports = hourly(&disk, &clock).await;
         for step in 0..2 {
-            let (names, span) = (BTreeSet::from(["text".to_owned()]), always());
-            let extent = Extent::new(&reports.shared.memory, &reports.archive, &reports.cache, PROJECT, &span, View::Current, &names);
+            let (query, span) = (Query { group: vec!["text".to_owned()], ..Query::default() }, always());
+            let reads = Reads::queries(PROJECT, &[&query]);
+            let extent = Extent::new(&reports.shared.memory, &reports.archive, &reports.cache, PROJECT, &span, View::Current, &reads);
             // First from log to archive, then from one file to another.
             reports.amend(PROJECT, &[Tx(1)], &[Change::Set { attribute: "text".into(), value: None }]).await.expect("taken");
             archive_all(&reports, step == 1);
@@ -387,6 +388,41 @@ fn a_query_misses_nothing_of_a_segment_that_leaves_the_log_meanwhile() {
             };
             assert_eq!((0..extent.parts()).map(rows).sum::<usize>(), 60);
         }
+    });
+}
+
+#[test]
+fn of_what_few_reports_pass_only_these_are_read_until_somebody_asks_again() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        let reports = open(&disk, &clock, Settings::default());
+        for n in 0..200u64 {
+            let kind = if n % 20 == 7 { "rare" } else { "frequent" };
+            reports.append(PROJECT, report(None, &[("kind", kind.into()), ("text", format!("text {n}").into())])).await.expect("taken");
+        }
+        drop(reports);
+        // The next start closes the segment.
+        let reports = open(&disk, &clock, Settings { segment_bytes: 1, ..Settings::default() });
+        reports.append(PROJECT, report(None, &[])).await.expect("taken");
+        archive_all(&reports, false);
+        reports.shared.memory.write().expect("no panic while held").let_go(reports.now());
+        let rare = Condition::new("kind", Operator::Equal, "rare".into(), false).expect("legal");
+        let query = Query { filter: vec![vec![rare]], group: vec!["text".to_owned()], ..Query::default() };
+        let (reads, span) = (Reads::queries(PROJECT, &[&query]), always());
+        for texts in [10, 200] {
+            let extent = Extent::new(&reports.shared.memory, &reports.archive, &reports.cache, PROJECT, &span, View::Current, &reads);
+            let blocks = (0..extent.parts()).flat_map(|part| extent.load(part).expect("readable"));
+            let read =
+                |block: Arc<Block>| block.columns.get("text").map_or(0, |column| (0..block.rows()).filter(|row| column.has(*row)).count());
+            assert_eq!(blocks.map(read).sum::<usize>(), texts);
+            let tables = reports.evaluate(PROJECT, always(), View::Current, &[&query], &Cancel::default()).expect("read");
+            let keys: BTreeSet<_> = tables[0].as_ref().expect("answered").rows.iter().map(|row| row.key.clone()).collect();
+            assert_eq!(keys, (0..200).filter(|n| n % 20 == 7).map(|n| vec![Some(format!("text {n}"))]).collect());
+        }
+        // A report that passes only as it was changed is not missed.
+        reports.amend(PROJECT, &[Tx(1)], &[Change::Set { attribute: "kind".into(), value: Some("rare".into()) }]).await.expect("taken");
+        let tables = reports.evaluate(PROJECT, always(), View::Current, &[&query], &Cancel::default()).expect("read");
+        assert_eq!(tables[0].as_ref().map(|table| table.matched), Ok(11));
     });
 }
 

@@ -9,7 +9,7 @@ use super::write::write_within;
 use crate::codec::StoredReport;
 use crate::disk::RealDisk;
 use crate::sim::Choices;
-use columns::{Block, Dictionaries, Source, evaluate, needed};
+use columns::{Block, Dictionaries, Needed, Source, evaluate};
 use model::{
     Aggregate, AggregateOp, Attachment, Attributes, Cell, Condition, Derived, Function, Granularity, Operator, ProjectId, Query, Report,
     ReportId, Stamp, Table, Tx, Value, oracle,
@@ -140,7 +140,7 @@ fn query(choices: &mut Choices) -> Query {
 
 /// The answer from the columns of the file.
 fn answer(file: &File, query: &Query) -> Table {
-    let blocks = file.blocks(&needed(&[query]), &Dictionaries::default()).expect("read");
+    let blocks = file.blocks(&Needed::by(&[query]), &Dictionaries::default()).expect("read");
     let blocks: Vec<Arc<Block>> = blocks.into_iter().map(Arc::new).collect();
     let load = |_| Ok::<_, Infallible>(blocks.clone());
     let span = Stamp::ZERO..Stamp::from_micros(u64::MAX);

@@ -6,19 +6,27 @@ use super::damaged;
 use ::parquet::basic::Encoding;
 use ::parquet::column::page::{Page, PageReader};
 use ::parquet::errors::Result as ParquetResult;
-use columns::Dictionary;
-use model::Value;
+use bytes::Bytes;
+use columns::{Bits, Dictionary, MISSING};
+use std::ops::Range;
 
-/// Puts the codes of a column's texts into the rows that have one; the others stay as they are.
-pub(super) fn codes(pages: &mut dyn PageReader, dictionary: &Dictionary, codes: &mut [u32]) -> ParquetResult<()> {
-    let (mut words, mut from) = (Vec::new(), 0);
+/// Puts the codes of a column's texts into the rows that have one; the others stay as they are. Of rows that are not `wanted` none
+/// is looked up.
+pub(super) fn codes(pages: &mut dyn PageReader, dictionary: &Dictionary, wanted: Option<&Bits>, codes: &mut [u32]) -> ParquetResult<()> {
+    let (mut words, mut from) = (Words::default(), 0);
     while let Some(page) = pages.get_next_page()? {
         match page {
-            Page::DictionaryPage { buf, num_values, .. } => words = intern(&buf, num_values as usize, dictionary)?,
+            Page::DictionaryPage { buf, num_values, .. } => {
+                words = Words::read(buf, num_values as usize).ok_or_else(|| damaged("a page of texts is not as it is written"))?;
+                if wanted.is_none() {
+                    words.look_up(dictionary, 0..num_values).ok_or_else(|| damaged("a text is not UTF-8"))?;
+                }
+            }
             Page::DataPage { buf, num_values, encoding, .. } => {
                 let rows = codes.get_mut(from..from + num_values as usize).ok_or_else(|| damaged("a column is too long"))?;
+                let page = DataPage { from, buf, encoding, wanted };
+                page.read(&mut words, dictionary, rows).ok_or_else(|| damaged("a page is not as it is written"))?;
                 from += num_values as usize;
-                data_page(&buf, encoding, &words, dictionary, rows).ok_or_else(|| damaged("a page is not as it is written"))?;
             }
             Page::DataPageV2 { .. } => return Err(damaged("a page is of a version that is not written").into()),
         }
@@ -26,41 +34,99 @@ pub(super) fn codes(pages: &mut dyn PageReader, dictionary: &Dictionary, codes: 
     if from == codes.len() { Ok(()) } else { Err(damaged("a column is too short").into()) }
 }
 
-/// A page is the length of the levels, the levels, the values.
-fn data_page(page: &[u8], encoding: Encoding, words: &[u32], dictionary: &Dictionary, rows: &mut [u32]) -> Option<()> {
-    let (length, rest) = page.split_first_chunk::<4>()?;
-    let (levels, values) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    let levels = expand(levels, 1, rows.len())?;
-    let count = levels.iter().filter(|level| **level == 1).count();
-    let present = rows.iter_mut().zip(&levels).filter(|(_, level)| **level == 1).map(|(row, _)| row);
-    match encoding {
-        Encoding::PLAIN => present.zip(intern(values, count, dictionary).ok()?).for_each(|(row, code)| *row = code),
-        Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => {
-            let places = match values.split_first() {
-                Some((width, places)) => expand(places, *width, count)?,
-                None if count == 0 => Vec::new(),
-                None => return None,
-            };
-            for (row, place) in present.zip(places) {
-                *row = *words.get(place as usize)?;
-            }
-        }
-        _ => return None,
-    }
-    Some(())
+/// The length of the levels, the levels, the values.
+struct DataPage<'w> {
+    /// Its first row.
+    from: usize,
+    buf: Bytes,
+    encoding: Encoding,
+    wanted: Option<&'w Bits>,
 }
 
-/// The codes of texts that lie one behind the other, each after its length.
-fn intern(texts: &[u8], count: usize, dictionary: &Dictionary) -> ParquetResult<Vec<u32>> {
-    let mut left = texts;
+impl DataPage<'_> {
+    fn read(&self, words: &mut Words, dictionary: &Dictionary, rows: &mut [u32]) -> Option<()> {
+        let (length, rest) = self.buf.split_first_chunk::<4>()?;
+        let (levels, values) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let present = present(levels, rows.len())?;
+        let count = present.as_ref().map_or(rows.len(), Vec::len);
+        // The row of each value.
+        let row_of = |value: usize| present.as_ref().map_or(value, |present| present[value] as usize);
+        let is_wanted = |value: &usize| self.wanted.is_none_or(|wanted| wanted.has(self.from + row_of(*value)));
+        match self.encoding {
+            Encoding::PLAIN => {
+                let bounds = bounds(values, count)?;
+                let asked: Vec<usize> = (0..count).filter(is_wanted).collect();
+                let texts: Option<Vec<&str>> = asked.iter().map(|value| str::from_utf8(&values[bounds[*value].clone()]).ok()).collect();
+                asked.iter().zip(dictionary.intern_texts(&texts?)).for_each(|(value, code)| rows[row_of(*value)] = code);
+            }
+            Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => {
+                let places = match values.split_first() {
+                    Some((width, places)) => expand(places, *width, count)?,
+                    None if count == 0 => Vec::new(),
+                    None => return None,
+                };
+                let asked: Vec<usize> = (0..count).filter(is_wanted).collect();
+                words.look_up(dictionary, asked.iter().map(|value| places[*value]))?;
+                asked.iter().for_each(|value| rows[row_of(*value)] = words.codes[places[*value] as usize]);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// The texts of a column chunk's own dictionary.
+#[derive(Default)]
+struct Words {
+    page: Bytes,
+    bounds: Vec<Range<usize>>,
+    /// `MISSING`: not looked up yet.
+    codes: Vec<u32>,
+}
+
+impl Words {
+    fn read(page: Bytes, count: usize) -> Option<Words> {
+        let bounds = bounds(&page, count)?;
+        Some(Words { page, bounds, codes: vec![MISSING; count] })
+    }
+
+    /// Sees to it that these have their codes; `None` when there is no such text.
+    fn look_up(&mut self, dictionary: &Dictionary, places: impl Iterator<Item = u32>) -> Option<()> {
+        let mut asked = Vec::new();
+        for place in places {
+            if *self.codes.get(place as usize)? == MISSING {
+                self.codes[place as usize] = u32::MAX;
+                asked.push(place as usize);
+            }
+        }
+        let texts: Option<Vec<&str>> = asked.iter().map(|place| str::from_utf8(&self.page[self.bounds[*place].clone()]).ok()).collect();
+        let codes = dictionary.intern_texts(&texts?);
+        asked.iter().zip(codes).for_each(|(place, code)| self.codes[*place] = code);
+        Some(())
+    }
+}
+
+/// Where texts are that lie one behind the other, each after its length.
+fn bounds(texts: &[u8], count: usize) -> Option<Vec<Range<usize>>> {
+    let mut from = 0;
     let mut next = || {
-        let (length, rest) = left.split_first_chunk::<4>()?;
-        let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        left = rest;
-        Some(Value::Text(str::from_utf8(text).ok()?.to_owned()))
+        let length = texts.get(from..)?.first_chunk::<4>()?;
+        let start = from + 4;
+        from = start.checked_add(u32::from_le_bytes(*length) as usize).filter(|end| *end <= texts.len())?;
+        Some(start..from)
     };
-    let values: Option<Vec<Value>> = (0..count).map(|_| next()).collect();
-    Ok(dictionary.intern_all(values.ok_or_else(|| damaged("a page of texts is not as it is written"))?.iter()))
+    (0..count).map(|_| next()).collect()
+}
+
+/// The rows that have a value; `None` within: all of them.
+fn present(levels: &[u8], rows: usize) -> Option<Option<Vec<u32>>> {
+    let mut rest = levels;
+    // Mostly one run says so.
+    if varint(&mut rest)? == (rows as u64) << 1 && rest == [1] {
+        return Some(None);
+    }
+    let levels = expand(levels, 1, rows)?;
+    Some(Some(levels.into_iter().zip(0..).filter(|(level, _)| *level == 1).map(|(_, row)| row).collect()))
 }
 
 /// Numbers in runs of one value and stretches of `width` bits each; `None` where the bytes do not say that.
@@ -95,17 +161,16 @@ fn expand(mut bytes: &[u8], width: u8, count: usize) -> Option<Vec<u32>> {
 }
 
 fn unpack(packed: &[u8], width: usize, count: usize, into: &mut Vec<u32>) {
-    let (mut bits, mut held, mut bytes) = (0u64, 0, packed.iter());
     let mask = (1u64 << width) - 1;
-    for _ in 0..count {
-        while held < width {
-            bits |= u64::from(*bytes.next().expect("a group of eight has as many bytes as bits each")) << held;
-            held += 8;
-        }
-        into.push((bits & mask) as u32);
-        bits >>= width;
-        held -= width;
-    }
+    let number = |at: usize| {
+        let (byte, bit) = (at * width / 8, at * width % 8);
+        let word = match packed.get(byte..).and_then(<[u8]>::first_chunk::<8>) {
+            Some(word) => u64::from_le_bytes(*word),
+            None => packed[byte..].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        (word >> bit & mask) as u32
+    };
+    into.extend((0..count).map(number));
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {

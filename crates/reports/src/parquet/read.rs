@@ -13,7 +13,7 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use ::parquet::file::page_index::index_reader::decode_offset_index;
 use ::parquet::file::serialized_reader::SerializedPageReader;
 use ::parquet::file::statistics::Statistics;
-use columns::{Bits, Block, Column, Dictionaries, Dictionary, MISSING, Present};
+use columns::{Bits, Block, Column, Dictionaries, Dictionary, MISSING, Needed, Present};
 use model::{Attachment, Attributes, ProjectId, Report, ReportId, Stamp, Tx, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -22,6 +22,9 @@ use std::sync::Arc;
 
 /// Reports read at once when all are asked for.
 const BATCH: usize = 512;
+
+/// Columns of a row group, by attribute.
+pub(crate) type Columns = BTreeMap<String, Arc<Column>>;
 
 /// A file whose footer has been read.
 pub(crate) struct File {
@@ -51,9 +54,25 @@ impl File {
         Ok(File { source, metadata, project, parts, more })
     }
 
-    /// The named attributes, a block a row group. One that has no value in a block has no column there.
-    pub(crate) fn blocks(&self, names: &BTreeSet<String>, dictionaries: &Dictionaries) -> io::Result<Vec<Block>> {
-        (0..self.metadata.num_row_groups()).map(|group| self.block(group, names, dictionaries).map_err(disk_error)).collect()
+    /// What is needed, a block a row group. An attribute that has no value in a block has no column there.
+    pub(crate) fn blocks(&self, needed: &Needed, dictionaries: &Dictionaries) -> io::Result<Vec<Block>> {
+        let block = |group: usize| {
+            let bare = if needed.places { self.places(group)? } else { Block::without_places(self.rows(group)) };
+            Ok(bare.with_columns(self.columns_in(group, &needed.attributes, None, dictionaries)?))
+        };
+        (0..self.metadata.num_row_groups()).map(|group| block(group).map_err(disk_error)).collect()
+    }
+
+    /// Columns of the named attributes by row group, of which texts are there only in the rows wanted.
+    pub(crate) fn columns_of(&self, names: &BTreeSet<String>, wanted: &[Bits], dictionaries: &Dictionaries) -> io::Result<Vec<Columns>> {
+        if wanted.len() != self.metadata.num_row_groups() {
+            return Err(damaged("it has other row groups than it had"));
+        }
+        let columns = |(group, wanted): (usize, &Bits)| match wanted.count() {
+            0 => Ok(Columns::new()),
+            _ => self.columns_in(group, names, Some(wanted), dictionaries).map_err(disk_error),
+        };
+        wanted.iter().enumerate().map(columns).collect()
     }
 
     /// One report.
@@ -126,10 +145,20 @@ impl File {
         Ok(self.cells::<T>(group, place)?.next(self.rows(group))?.1)
     }
 
-    fn block(&self, group: usize, names: &BTreeSet<String>, dictionaries: &Dictionaries) -> ParquetResult<Block> {
-        let unsigned = |numbers: Vec<i64>| Arc::new(numbers.into_iter().map(|number| number as u64).collect::<Vec<u64>>());
-        let (tx, stamp) = (unsigned(self.every::<Int64Type>(group, TX)?), unsigned(self.every::<Int64Type>(group, STAMP)?));
-        let mut block = Block { tx, stamp, ..Block::default() };
+    /// The rows of a row group without columns.
+    fn places(&self, group: usize) -> ParquetResult<Block> {
+        let unsigned = |numbers: Vec<i64>| numbers.into_iter().map(|number| number as u64).collect::<Vec<u64>>();
+        Ok(Block::new(unsigned(self.every::<Int64Type>(group, TX)?), unsigned(self.every::<Int64Type>(group, STAMP)?)))
+    }
+
+    fn columns_in(
+        &self,
+        group: usize,
+        names: &BTreeSet<String>,
+        wanted: Option<&Bits>,
+        dictionaries: &Dictionaries,
+    ) -> ParquetResult<Columns> {
+        let mut columns = Columns::new();
         let rare: BTreeSet<&String> = names.iter().filter(|name| self.more.contains_key(*name)).collect();
         let mut more = if rare.is_empty() { BTreeMap::new() } else { self.rare(group, &rare)? };
         for name in names {
@@ -145,11 +174,11 @@ impl File {
                     let (present, values) = self.native::<DoubleType>(group, *place)?;
                     Column::Floats(values, present)
                 }
-                (parts, rare) => self.codes(group, parts, rare.unwrap_or_default(), dictionaries.of(name))?,
+                (parts, rare) => self.codes(group, parts, rare.unwrap_or_default(), wanted, dictionaries.of(name))?,
             };
-            block.columns.insert(name.clone(), Arc::new(column));
+            columns.insert(name.clone(), Arc::new(column));
         }
-        Ok(block)
+        Ok(columns)
     }
 
     /// Numbers, with 0 in rows that have none.
@@ -170,13 +199,14 @@ impl File {
         group: usize,
         parts: &[(usize, Kind)],
         rare: Vec<(usize, Value)>,
+        wanted: Option<&Bits>,
         dictionary: Arc<Dictionary>,
     ) -> ParquetResult<Column> {
         let rows = self.rows(group);
         let mut codes = vec![MISSING; rows];
         for &(place, kind) in parts {
             if kind == Kind::Text {
-                pages::codes(&mut self.pages(group, place)?, &dictionary, &mut codes)?;
+                pages::codes(&mut self.pages(group, place)?, &dictionary, wanted, &mut codes)?;
                 continue;
             }
             let values = AnyCells::open(self, group, place, kind)?.next(rows)?;

@@ -1,15 +1,17 @@
 //! What is written comes back, as reports and as columns; what is damaged comes back as an error; a disk that fails leaves nothing.
 
 use super::group::Limits;
+use super::read::Columns;
 use super::schema::OURS;
 use super::write::write_within;
 use super::{File, write};
 use crate::codec::StoredReport;
 use crate::disk::{Appender, Disk};
 use crate::sim::{Choices, Fault, SimDisk};
-use columns::{Block, Builder, Column, Dictionaries};
+use columns::{Bits, Block, Builder, Column, Dictionaries, Needed};
 use model::{Attachment, Attributes, ProjectId, Report, ReportId, Stamp, Tx, Value};
 use proptest::prelude::*;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
@@ -143,13 +145,24 @@ proptest! {
     }
 
     #[test]
-    fn columns_are_those_of_the_reports(reports in reports(), limits in limits(), asked in prop::collection::btree_set(name(), 0..6)) {
+    fn columns_are_those_of_the_reports(
+        reports in reports(), limits in limits(), asked in prop::collection::btree_set(name(), 0..6), every in 1..9u64,
+    ) {
         let (dictionaries, mut builder) = (Arc::new(Dictionaries::default()), Builder::new(Arc::default()));
         reports.iter().for_each(|one| builder.add(&one.report));
         // Something is in the dictionaries already, as in use.
         dictionaries.of("a").intern_all([Value::from("c"), Value::from("b"), Value::Int(0)].iter());
-        let blocks = open(&written(limits, &reports)).and_then(|file| file.blocks(&asked, &dictionaries)).expect("read");
+        let file = open(&written(limits, &reports)).expect("opened");
+        let blocks = file.blocks(&needed(&asked), &dictionaries).expect("read");
         prop_assert_eq!(rows_of(&blocks, &asked), rows_of(&[builder.freeze()], &asked));
+        let wanted: Vec<Bits> = blocks.iter().map(|block| Bits::from_fn(block.rows(), |row| block.tx[row] % every == 0)).collect();
+        let some = file.columns_of(&asked, &wanted, &Dictionaries::default()).expect("read");
+        for (block, (wanted, some)) in blocks.iter().zip(wanted.iter().zip(&some)) {
+            for (name, row) in asked.iter().flat_map(|name| wanted.iter().map(move |row| (name, row))) {
+                let value = |columns: &Columns| columns.get(name).and_then(|column| column.value(row).map(Cow::into_owned));
+                prop_assert_eq!(format!("{:?}", value(some)), format!("{:?}", value(&block.columns)));
+            }
+        }
         for block in &blocks {
             prop_assert!(block.rows() <= limits.rows);
             for (name, column) in &block.columns {
@@ -171,7 +184,8 @@ fn numbers_stay_numbers_where_all_are_of_one_type() {
         stored(2, &[("int", Value::Int(-7)), ("float", Value::Float(-0.0)), ("mixed", Value::from("1"))]),
     ];
     let names = ["int", "float", "some", "mixed", "none"].map(str::to_owned).into();
-    let blocks = open(&written(Limits::default(), &reports)).and_then(|file| file.blocks(&names, &Dictionaries::default())).expect("read");
+    let blocks =
+        open(&written(Limits::default(), &reports)).and_then(|file| file.blocks(&needed(&names), &Dictionaries::default())).expect("read");
     let column = |name: &str| blocks[0].columns.get(name).map(|column| column.as_ref());
     assert!(matches!(column("int"), Some(Column::Ints(values, None)) if *values == [7, -7]));
     assert!(matches!(column("float"), Some(Column::Floats(values, None)) if values[1].is_sign_negative()));
@@ -187,7 +201,7 @@ fn a_row_group_has_at_most_131072_rows_and_no_column_starts_late() {
     let disk = SimDisk::default();
     write(&disk, Path::new(PATH), (0..=late).map(|tx| Ok(report(tx)))).expect("written");
     let file = open(&disk).expect("opened");
-    let blocks = file.blocks(&["a", "late"].map(str::to_owned).into(), &Dictionaries::default()).expect("read");
+    let blocks = file.blocks(&needed(&["a", "late"].map(str::to_owned).into()), &Dictionaries::default()).expect("read");
     assert_eq!(blocks.iter().map(Block::rows).collect::<Vec<_>>(), [131_072, 1]);
     let columns = |block: &Block| block.columns.keys().cloned().collect::<Vec<_>>();
     assert_eq!((columns(&blocks[0]), columns(&blocks[1])), (vec!["a".to_owned()], vec!["late".to_owned()]));
@@ -198,7 +212,8 @@ fn a_row_group_has_at_most_131072_rows_and_no_column_starts_late() {
 fn a_row_group_ends_when_its_memory_does() {
     let limits = Limits { bytes: 100_000, ..Limits::default() };
     let reports: Vec<_> = (1..=40).map(|tx| stored(tx, &[("a", Value::Text(format!("{tx}{}", "x".repeat(10_000))))])).collect();
-    let blocks = open(&written(limits, &reports)).and_then(|file| file.blocks(&BTreeSet::new(), &Dictionaries::default())).expect("read");
+    let blocks =
+        open(&written(limits, &reports)).and_then(|file| file.blocks(&needed(&BTreeSet::new()), &Dictionaries::default())).expect("read");
     assert_eq!(blocks.iter().map(Block::rows).collect::<Vec<_>>(), [10; 4]);
 }
 
@@ -215,7 +230,7 @@ fn the_most_frequent_attributes_have_the_columns() {
     assert_eq!(names.len(), OURS.len() + 1_000);
     assert!(names.contains(&"often") && names.contains(&"rare0998") && !names.contains(&"rare0999"));
     assert_eq!(file.reports().collect::<io::Result<Vec<_>>>().expect("read"), reports);
-    let blocks = file.blocks(&["rare1499".to_owned()].into(), &Dictionaries::default()).expect("read");
+    let blocks = file.blocks(&needed(&["rare1499".to_owned()].into()), &Dictionaries::default()).expect("read");
     assert_eq!(blocks[0].columns["rare1499"].value(14).as_deref(), Some(&Value::Int(1)));
 }
 
@@ -232,11 +247,15 @@ fn small() -> (Vec<StoredReport>, SimDisk) {
     (reports, disk)
 }
 
+fn needed(names: &BTreeSet<String>) -> Needed {
+    Needed { attributes: names.clone(), places: true }
+}
+
 /// Everything that can be read.
 fn everything(disk: &SimDisk) -> io::Result<(Vec<StoredReport>, Vec<String>)> {
     let file = open(disk)?;
     let names = ["a", "b", "c"].map(str::to_owned).into();
-    let rows = rows_of(&file.blocks(&names, &Dictionaries::default())?, &names);
+    let rows = rows_of(&file.blocks(&needed(&names), &Dictionaries::default())?, &names);
     file.report(Tx(9))?;
     Ok((file.reports().collect::<io::Result<_>>()?, rows))
 }
@@ -342,7 +361,7 @@ fn reading_takes_only_what_is_asked_for() {
     let read = || disk.1.swap(0, Ordering::Relaxed);
     let file = File::open(disk.clone(), Path::new(PATH)).expect("opened");
     assert!(read() < 100_000, "opening");
-    file.blocks(&["a".to_owned()].into(), &Dictionaries::default()).expect("read");
+    file.blocks(&needed(&["a".to_owned()].into()), &Dictionaries::default()).expect("read");
     assert!(read() < 500_000, "a column");
     assert!(file.report(Tx(39_999)).expect("read").is_some());
     assert!(read() < 2_500_000, "a report: a page of bodies");

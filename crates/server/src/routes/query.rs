@@ -11,14 +11,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use catalog::Scope;
 use model::{
-    Aggregate, AggregateOp, Cell, Condition, Derived, Direction, Filter, Function, Key, Operator, Query, Selection, Stamp, Table, TableRow,
-    Value, grammar,
+    Aggregate, AggregateOp, Cell, Condition, Derived, Direction, Filter, Function, Key, Most, Operator, Query, Selection, Stamp, Table,
+    TableRow, Top, Value, grammar,
 };
 use reports::{Cancel, EvaluateError, ReadError, Reports, View};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json_, json};
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -150,14 +150,16 @@ pub(crate) async fn run(
     let (frame, offset) = (span.clone(), new.offset);
     let question = move |reports: &Reports, cancel: &Cancel| {
         let totals = Query { group: Vec::new(), ..query.clone() };
-        let tables = reports.evaluate(project.id, frame.clone(), View::Current, &[&query, &totals], cancel)?;
-        let [table, totals] = match <[_; 2]>::try_from(tables) {
-            Ok([Ok(table), Ok(totals)]) => [table, totals],
+        let none = BTreeSet::new();
+        let most = Most { groups: sort.groups_needed(offset, limit), also: &none };
+        let tops = reports.evaluate_most(project.id, frame.clone(), View::Current, &[(&query, most), (&totals, most)], cancel)?;
+        let [top, Top { table: totals, .. }] = match <[_; 2]>::try_from(tops) {
+            Ok([Ok(top), Ok(totals)]) => [top, totals],
             Ok([Err(error), _] | [_, Err(error)]) => return Ok(Err(error)),
             Err(_) => unreachable!("two queries have two answers"),
         };
         let rows_read = reports.accepted(project.id, frame.clone())?;
-        let shown = Shown::of(table, &sort, offset, limit);
+        let shown = Shown::of(top, &sort, offset, limit);
         let series = match course {
             None => None,
             Some(course) => {
@@ -407,6 +409,15 @@ impl Sort {
         }
     }
 
+    /// How many groups with most reports have all that are shown among them.
+    fn groups_needed(self, offset: usize, limit: usize) -> usize {
+        match self {
+            Sort::Matched(Direction::Descending) => offset.saturating_add(limit),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Of equals the one whose values come first, a missing one last, as in `Most`.
     fn compare(self, a: &TableRow, b: &TableRow) -> Ordering {
         let (order, direction) = match self {
             Sort::Matched(direction) => (a.matched.cmp(&b.matched), direction),
@@ -414,7 +425,7 @@ impl Sort {
             Sort::Aggregate(at, direction) => (model::query::order(a.cells[at].scalar(), b.cells[at].scalar()), direction),
         };
         let order = if direction == Direction::Descending { order.reverse() } else { order };
-        order.then_with(|| a.key.cmp(&b.key))
+        order.then_with(|| a.key.iter().map(label).cmp(b.key.iter().map(label)))
     }
 }
 
@@ -426,12 +437,17 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(mut table: Table, sort: &Sort, offset: usize, limit: usize) -> Shown {
-        let groups = table.rows.len();
+    fn of(Top { mut table, beyond }: Top, sort: &Sort, offset: usize, limit: usize) -> Shown {
+        let groups = table.rows.len() + beyond.groups as usize;
         table.rows.sort_unstable_by(|a, b| sort.compare(a, b));
         let truncated = groups > offset.saturating_add(limit);
         Shown { rows: table.rows.into_iter().skip(offset).take(limit).collect(), groups, truncated }
     }
+}
+
+/// A group's value as labels are sorted.
+fn label(value: &Option<String>) -> (bool, &Option<String>) {
+    (value.is_none(), value)
 }
 
 /// A course over time that was asked for.

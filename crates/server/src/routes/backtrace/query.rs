@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use catalog::{IssueEdit, Project, Scope};
 use model::backtrace::{self, Action, Fault, ISSUE_PREFIX, Request, TableName};
-use model::{Aggregate, AggregateOp, Attributes, Query, Report, Selected, Selection, Stamp, Table, Tx, Value, oracle};
+use model::{Attributes, Query, Report, Selected, Selection, Stamp, Table, Tx, Value, oracle};
 use reports::{Cancel, Change, EvaluateError, ReadError, View};
 use serde_json::{Value as Json_, json};
 use std::collections::HashMap;
@@ -116,10 +116,11 @@ impl Run<'_> {
         let mut phases = Phases { parse: watch.lap(), ..Phases::default() };
         let mut counts = Counts { filters: request.filter.iter().map(Vec::len).sum(), folds: reply::folds(&request), ..Counts::default() };
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
-        let (found, tx) = match &request.action {
+        let tx = self.app.reports.newest(self.project.id).map_or(0, |tx| tx.0);
+        let found = match &request.action {
             Action::Aggregate(asked) => {
                 let query = asked.query(&request);
-                let (table, tx) = self.evaluate(&self.rows(&request)?, &query)?;
+                let table = self.evaluate(&self.rows(&request)?, &query)?;
                 phases.scan = watch.lap();
                 let mut found = asked.finish(&query, &table);
                 phases.folds = watch.lap();
@@ -133,13 +134,12 @@ impl Run<'_> {
                 counts.kept = (found.kept.rows, found.kept.groups);
                 let answer = reply::aggregation(sequence, &request, asked, &found);
                 phases.render = watch.lap();
-                (Found::Answer(answer), tx)
+                Found::Answer(answer)
             }
             Action::Select(asked) => {
                 let most = ANSWER_VALUES / (asked.columns.len() + 1);
                 let rows = self.rows(&request)?;
                 let selected = self.select(&rows, &request.selection(most))?;
-                let tx = self.newest()?;
                 phases.scan = watch.lap();
                 let left = (selected.matched as usize).saturating_sub(request.offset);
                 if request.limit.unwrap_or(usize::MAX).min(left) > selected.rows.len() {
@@ -149,15 +149,14 @@ impl Run<'_> {
                 (counts.rows, counts.groups, counts.kept) = (selected.matched, groups, (selected.matched, groups));
                 let answer = reply::selection(sequence, &request, asked, &selected);
                 phases.render = watch.lap();
-                (Found::Answer(answer), tx)
+                Found::Answer(answer)
             }
             Action::Set(changes) => {
                 let (rows, selected) = self.matching(&request)?;
-                let tx = self.newest()?;
                 phases.scan = watch.lap();
                 let groups = u64::from(selected.matched > 0);
                 (counts.rows, counts.groups, counts.kept) = (selected.matched, groups, (selected.matched, groups));
-                (self.change(&rows, selected, changes)?, tx)
+                self.change(&rows, selected, changes)?
             }
         };
         Ok(Done { found, phases, counts, tx })
@@ -241,16 +240,13 @@ impl Run<'_> {
         Ok(found.rows.into_iter().map(report).collect())
     }
 
-    /// A query's table, and the highest object number.
-    fn evaluate(&self, rows: &Rows, query: &Query) -> Result<(Table, u64), Fault> {
+    /// A query's table.
+    fn evaluate(&self, rows: &Rows, query: &Query) -> Result<Table, Fault> {
         match rows {
-            Rows::Made(rows) => Ok((oracle::evaluate(rows, query), self.newest()?)),
+            Rows::Made(rows) => Ok(oracle::evaluate(rows, query)),
             Rows::Reports => {
-                let newest = newest();
-                let tables =
-                    self.app.reports.evaluate(self.project.id, EVER, View::Current, &[query, &newest], self.cancel).map_err(unreadable)?;
-                let [table, newest] = <[_; 2]>::try_from(tables).expect("one table a query");
-                Ok((table.map_err(refused)?, number_in(&newest.map_err(refused)?)))
+                let tables = self.app.reports.evaluate(self.project.id, EVER, View::Current, &[query], self.cancel).map_err(unreadable)?;
+                tables.into_iter().next().expect("one table a query").map_err(refused)
             }
         }
     }
@@ -261,21 +257,6 @@ impl Run<'_> {
             Rows::Reports => read(self.app.reports.select(self.project.id, EVER, View::Current, selection, self.cancel)),
         }
     }
-
-    fn newest(&self) -> Result<u64, Fault> {
-        let tables = self.app.reports.evaluate(self.project.id, EVER, View::Current, &[&newest()], self.cancel).map_err(unreadable)?;
-        Ok(number_in(&tables.into_iter().next().expect("one table a query").map_err(refused)?))
-    }
-}
-
-/// Asks for the highest object number.
-fn newest() -> Query {
-    Query { aggregates: vec![Aggregate { op: AggregateOp::Max, attribute: "_tx".to_owned() }], ..Query::default() }
-}
-
-fn number_in(table: &Table) -> u64 {
-    let cell = table.rows.first().and_then(|row| row.cells[0].scalar());
-    cell.and_then(Value::number).map_or(0, |number| number.float() as u64)
 }
 
 /// Values that a group adds to an answer.
