@@ -16,7 +16,7 @@ from decimal import Decimal
 import duckdb
 
 KINDS = ["text", "int", "uint", "float", "bool"]
-OURS = ["_tx", "_stamp", "_uuid", "_attachments", "_more", "_raw"]
+OURS = ["_tx", "_stamp", "_uuid", "_attachments", "_more", "_raw", "_outline"]
 VERSIONS = ["application.version", "app.version", "release", "version"]
 ALIASED = ["application.version", "app.version", "release"]
 # Whole numbers up to 2^64 and six decimal places, all exact.

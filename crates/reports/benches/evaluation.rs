@@ -5,7 +5,7 @@
 //!     evaluation stored FOLDER                answers from that store
 //!     evaluation live FOLDER REPORTS SECS     takes the same reports anew and answers from memory, as windows are sealed
 
-use model::{Attributes, Cell, Key, Most, NewReport, ProjectId, Query, ReportId, Stamp, Table, TableRow, Top, Value};
+use model::{Attributes, Key, Most, NewReport, ProjectId, Query, ReportId, Stamp, Table, TableRow, Top, Value};
 use reports::{Cancel, Clock, Reading, RealDisk, Reports, Settings, View};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
@@ -20,6 +20,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// As the server has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PROJECT: ProjectId = ProjectId(1);
 /// The first stamp in seconds: midnight of 2027-01-16, UTC.
@@ -185,7 +189,7 @@ fn answer_all(store: &Reports) -> Fallible<()> {
         }
         let (began, cpu) = (Instant::now(), cpu_secs());
         let span = second(ask.span.0)..second(ask.span.1);
-        let mut tables = match ask.top {
+        let tables = match ask.top {
             None => store.evaluate(PROJECT, span, view, &queries, &Cancel::default())?,
             // As Explore asks when groups are sorted by their reports.
             Some(groups) => {

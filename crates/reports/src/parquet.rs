@@ -8,6 +8,7 @@ mod checked;
 mod group;
 #[cfg(test)]
 mod judge;
+mod outline;
 mod pages;
 mod read;
 mod schema;
@@ -25,6 +26,11 @@ use std::io;
 const PROJECT: &str = "crashmeter.project";
 /// Where a file says which attributes have values in `_more`, and how many.
 const MORE_NAMES: &str = "crashmeter.more";
+
+/// Where a file says in which form it is; one that does not say is in the first, which has no outlines.
+const FORM: &str = "crashmeter.form";
+/// The form that is written.
+const FORM_NOW: u32 = 2;
 
 /// A file is not what was once written.
 fn damaged(what: &str) -> io::Error {

@@ -33,13 +33,14 @@ const VALUE_BYTES: usize = 12;
 /// About what is new takes, a text or a column, beside its letters.
 const NEW_BYTES: usize = 150;
 
-/// Reports of a row group, without their bodies.
+/// Reports of a row group, without the outlines of their bodies.
 #[derive(Default)]
 pub(super) struct Rows {
     txs: Vec<i64>,
     stamps: Vec<i64>,
     ids: Sparse<FixedLenByteArray>,
     attachments: Sparse<ByteArray>,
+    bodies: Sparse<ByteArray>,
     attributes: HashMap<String, BTreeMap<Kind, Values>>,
     /// About what all this takes.
     bytes: usize,
@@ -52,6 +53,8 @@ pub(super) struct Divided {
     pub(super) stamps: Vec<i64>,
     pub(super) ids: Sparse<FixedLenByteArray>,
     pub(super) attachments: Sparse<ByteArray>,
+    /// Those that have no outline.
+    pub(super) bodies: Sparse<ByteArray>,
     /// What has a column.
     pub(super) parts: BTreeMap<Part, Values>,
     /// What has none, as JSON.
@@ -90,9 +93,15 @@ impl Rows {
         Ok(())
     }
 
+    /// Adds the body of the last report.
+    pub(super) fn add_body(&mut self, body: Vec<u8>) {
+        self.bytes += body.len() + NEW_BYTES;
+        self.bodies.put(self.txs.len() as u32 - 1, body.into());
+    }
+
     /// Gives columns to what has them in other row groups and then, until there are `most`, to what is most frequent here.
     pub(super) fn divide(self, columns: &BTreeMap<Part, u64>, most: usize) -> io::Result<Divided> {
-        let Rows { txs, stamps, ids, attachments, attributes, .. } = self;
+        let Rows { txs, stamps, ids, attachments, bodies, attributes, .. } = self;
         let (mut parts, mut new) = (BTreeMap::new(), Vec::new());
         for (attribute, kinds) in attributes {
             for (kind, values) in kinds {
@@ -119,7 +128,7 @@ impl Rows {
         for (row, object) in objects {
             more.put(row, serde_json::to_vec(&object)?.into());
         }
-        Ok(Divided { count: txs.len(), txs, stamps, ids, attachments, parts, more, more_counts })
+        Ok(Divided { count: txs.len(), txs, stamps, ids, attachments, bodies, parts, more, more_counts })
     }
 }
 

@@ -8,7 +8,6 @@ use ::parquet::column::page::{Page, PageReader};
 use ::parquet::errors::Result as ParquetResult;
 use bytes::Bytes;
 use columns::{Bits, Dictionary, MISSING};
-use std::ops::Range;
 
 /// Puts the codes of a column's texts into the rows that have one; the others stay as they are. Of rows that are not `wanted` none
 /// is looked up.
@@ -17,7 +16,7 @@ pub(super) fn codes(pages: &mut dyn PageReader, dictionary: &Dictionary, wanted:
     while let Some(page) = pages.get_next_page()? {
         match page {
             Page::DictionaryPage { buf, num_values, .. } => {
-                words = Words::read(buf, num_values as usize).ok_or_else(|| damaged("a page of texts is not as it is written"))?;
+                words = Words::read(&buf, num_values as usize).ok_or_else(|| damaged("a page of texts is not as it is written"))?;
                 if wanted.is_none() {
                     words.look_up(dictionary, 0..num_values).ok_or_else(|| damaged("a text is not UTF-8"))?;
                 }
@@ -54,10 +53,16 @@ impl DataPage<'_> {
         let is_wanted = |value: &usize| self.wanted.is_none_or(|wanted| wanted.has(self.from + row_of(*value)));
         match self.encoding {
             Encoding::PLAIN => {
-                let bounds = bounds(values, count)?;
-                let asked: Vec<usize> = (0..count).filter(is_wanted).collect();
-                let texts: Option<Vec<&str>> = asked.iter().map(|value| str::from_utf8(&values[bounds[*value].clone()]).ok()).collect();
-                asked.iter().zip(dictionary.intern_texts(&texts?)).for_each(|(value, code)| rows[row_of(*value)] = code);
+                let (mut asked, mut found) = (Vec::new(), Vec::new());
+                for (value, text) in texts(values, count).enumerate() {
+                    if is_wanted(&value) {
+                        asked.push(row_of(value));
+                        found.push(str::from_utf8(text?).ok()?);
+                    } else {
+                        text?;
+                    }
+                }
+                asked.iter().zip(dictionary.intern_texts(&found)).for_each(|(row, code)| rows[*row] = code);
             }
             Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => {
                 let places = match values.split_first() {
@@ -78,16 +83,15 @@ impl DataPage<'_> {
 /// The texts of a column chunk's own dictionary.
 #[derive(Default)]
 struct Words {
-    page: Bytes,
-    bounds: Vec<Range<usize>>,
+    texts: Vec<Bytes>,
     /// `MISSING`: not looked up yet.
     codes: Vec<u32>,
 }
 
 impl Words {
-    fn read(page: Bytes, count: usize) -> Option<Words> {
-        let bounds = bounds(&page, count)?;
-        Some(Words { page, bounds, codes: vec![MISSING; count] })
+    fn read(page: &Bytes, count: usize) -> Option<Words> {
+        let texts: Option<Vec<Bytes>> = texts(&page, count).map(|text| Some(page.slice_ref(text?))).collect();
+        Some(Words { texts: texts?, codes: vec![MISSING; count] })
     }
 
     /// Sees to it that these have their codes; `None` when there is no such text.
@@ -99,23 +103,22 @@ impl Words {
                 asked.push(place as usize);
             }
         }
-        let texts: Option<Vec<&str>> = asked.iter().map(|place| str::from_utf8(&self.page[self.bounds[*place].clone()]).ok()).collect();
+        let texts: Option<Vec<&str>> = asked.iter().map(|place| str::from_utf8(&self.texts[*place]).ok()).collect();
         let codes = dictionary.intern_texts(&texts?);
         asked.iter().zip(codes).for_each(|(place, code)| self.codes[*place] = code);
         Some(())
     }
 }
 
-/// Where texts are that lie one behind the other, each after its length.
-fn bounds(texts: &[u8], count: usize) -> Option<Vec<Range<usize>>> {
-    let mut from = 0;
-    let mut next = || {
-        let length = texts.get(from..)?.first_chunk::<4>()?;
-        let start = from + 4;
-        from = start.checked_add(u32::from_le_bytes(*length) as usize).filter(|end| *end <= texts.len())?;
-        Some(start..from)
-    };
-    (0..count).map(|_| next()).collect()
+/// So many texts that lie one behind the other, each after its length; `None` for one that is not there.
+fn texts(mut bytes: &[u8], count: usize) -> impl Iterator<Item = Option<&[u8]>> {
+    std::iter::repeat_with(move || {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        bytes = rest;
+        Some(text)
+    })
+    .take(count)
 }
 
 /// The rows that have a value; `None` within: all of them.

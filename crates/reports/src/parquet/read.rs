@@ -2,8 +2,8 @@
 
 use super::checked::Source;
 use super::group::ListedFile;
-use super::schema::{ATTACHMENTS, Kind, MORE, Part, RAW, STAMP, TX, UUID, parts};
-use super::{MORE_NAMES, PROJECT, damaged, disk_error, pages};
+use super::schema::{ATTACHMENTS, Kind, MORE, OUTLINE, Part, RAW, STAMP, TX, UUID, parts};
+use super::{FORM, FORM_NOW, MORE_NAMES, PROJECT, damaged, disk_error, outline, pages};
 use crate::codec::StoredReport;
 use crate::disk::Disk;
 use ::parquet::column::reader::ColumnReaderImpl;
@@ -31,6 +31,7 @@ pub(crate) struct File {
     source: Source,
     metadata: ParquetMetaData,
     project: ProjectId,
+    has_outlines: bool,
     /// The columns of attributes with their places.
     parts: Vec<(usize, Part)>,
     /// Which attributes have values in `_more`, and how many.
@@ -42,16 +43,22 @@ impl File {
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<File> {
         let (source, footer) = Source::open(disk, path)?;
         let metadata = ParquetMetaDataReader::decode_metadata(&footer).map_err(disk_error)?;
-        let parts = parts(metadata.file_metadata().schema_descr())?;
         let note = |key: &str| {
             let notes = metadata.file_metadata().key_value_metadata()?;
             notes.iter().find(|note| note.key == key)?.value.as_deref()
         };
+        let form = note(FORM).map_or(Some(1), |form| form.parse().ok()).ok_or_else(|| damaged("it does not tell its form"))?;
+        if form > FORM_NOW {
+            let newer = format!("the file is of form {form}, and this version reads forms up to {FORM_NOW}: use the version that wrote it");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, newer));
+        }
+        let has_outlines = form > 1;
+        let parts = parts(metadata.file_metadata().schema_descr(), has_outlines)?;
         let project = note(PROJECT).and_then(|text| text.parse().ok()).map(ProjectId).ok_or_else(|| damaged("it names no project"))?;
         let more = note(MORE_NAMES)
             .and_then(|json| serde_json::from_str(json).ok())
             .ok_or_else(|| damaged("it does not name its rare attributes"))?;
-        Ok(File { source, metadata, project, parts, more })
+        Ok(File { source, metadata, project, has_outlines, parts, more })
     }
 
     /// What is needed, a block a row group. An attribute that has no value in a block has no column there.
@@ -280,6 +287,7 @@ struct Rows<'f> {
     attachments: Cells<ByteArrayType>,
     more: Cells<ByteArrayType>,
     bodies: Cells<ByteArrayType>,
+    outlines: Option<Cells<ByteArrayType>>,
     parts: Vec<(&'f Part, AnyCells)>,
 }
 
@@ -298,6 +306,7 @@ impl<'f> Rows<'f> {
             attachments: file.cells(group, ATTACHMENTS)?,
             more: file.cells(group, MORE)?,
             bodies: file.cells(group, RAW)?,
+            outlines: if file.has_outlines { Some(file.cells(group, OUTLINE)?) } else { None },
             parts: opened,
         })
     }
@@ -310,6 +319,7 @@ impl<'f> Rows<'f> {
         self.attachments.skip(rows)?;
         self.more.skip(rows)?;
         self.bodies.skip(rows)?;
+        self.outlines.iter_mut().try_for_each(|outlines| outlines.skip(rows))?;
         self.parts.iter_mut().try_for_each(|(_, cells)| cells.skip(rows))
     }
 
@@ -330,10 +340,20 @@ impl<'f> Rows<'f> {
         let numbers = txs.into_iter().zip(stamps).map(|(tx, stamp)| (Tx(tx as u64), Stamp::from_micros(stamp as u64)));
         let ids = self.ids.spread(count)?.into_iter().map(|id| id.map(|id| ReportId(id.data().try_into().expect("of 16 bytes"))));
         let attachments = self.attachments.spread(count)?.into_iter().map(|json| read_attachments(json.as_ref()));
-        let bodies = self.bodies.next(count)?.1.into_iter().map(|body| body.data().to_vec());
+        let outlines = match &mut self.outlines {
+            Some(outlines) => outlines.spread(count)?,
+            None => vec![None; count],
+        };
+        let bodies = self.bodies.spread(count)?.into_iter().zip(outlines);
         let rest = numbers.zip(ids).zip(attachments).zip(bodies);
-        let stored = attributes.into_iter().zip(rest).map(|(pairs, ((((tx, stamp), id), attachments), raw))| {
+        let stored = attributes.into_iter().zip(rest).map(|(pairs, ((((tx, stamp), id), attachments), body))| {
             let report = Report { project: self.file.project, tx, stamp, attributes: Attributes::from_pairs(pairs) };
+            let raw = match body {
+                (Some(body), _) => Some(body.data().to_vec()),
+                (None, Some(outline)) => outline::body(outline.data(), &report.attributes, id),
+                (None, None) => None,
+            };
+            let raw = raw.ok_or_else(|| damaged("a report has no body"))?;
             Ok(StoredReport { report, id, raw, attachments: attachments? })
         });
         stored.collect()

@@ -25,8 +25,10 @@ pub(super) const ATTACHMENTS: usize = 3;
 pub(super) const MORE: usize = 4;
 /// The body as it was sent.
 pub(super) const RAW: usize = 5;
+/// The body without what other columns have, where it can be told from these; it has no `RAW` then. Not in files of the first form.
+pub(super) const OUTLINE: usize = 6;
 /// Names of our own columns, in the order of their places above.
-pub(super) const OURS: [&str; 6] = ["_tx", "_stamp", "_uuid", "_attachments", "_more", "_raw"];
+pub(super) const OURS: [&str; 7] = ["_tx", "_stamp", "_uuid", "_attachments", "_more", "_raw", "_outline"];
 
 /// The type of the values in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,10 +114,10 @@ pub(super) fn schema<'a>(columns: impl Iterator<Item = (&'a str, Kind)>) -> Parq
             TX => (Physical::INT64, Some(LogicalType::integer(64, false))),
             STAMP => (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::MICROS))),
             UUID => (Physical::FIXED_LEN_BYTE_ARRAY, Some(LogicalType::Uuid)),
-            ATTACHMENTS | MORE => text(),
+            ATTACHMENTS | MORE | OUTLINE => text(),
             _ => (Physical::BYTE_ARRAY, None),
         };
-        let repetition = if matches!(place, TX | STAMP | RAW) { Repetition::REQUIRED } else { Repetition::OPTIONAL };
+        let repetition = if matches!(place, TX | STAMP) { Repetition::REQUIRED } else { Repetition::OPTIONAL };
         (physical, logical, repetition)
     });
     let ours = OURS.iter().zip(ours).map(|(name, (physical, logical, repetition))| field(name, physical, logical, repetition));
@@ -135,13 +137,13 @@ fn field(name: &str, physical: Physical, logical: Option<LogicalType>, repetitio
 }
 
 /// What each column of an attribute holds, with its place in the file.
-pub(super) fn parts(schema: &SchemaDescriptor) -> io::Result<Vec<(usize, Part)>> {
-    let columns = schema.columns();
-    if columns.len() < OURS.len() || OURS.iter().zip(columns).any(|(name, column)| column.name() != *name) {
+pub(super) fn parts(schema: &SchemaDescriptor, has_outlines: bool) -> io::Result<Vec<(usize, Part)>> {
+    let (columns, ours) = (schema.columns(), if has_outlines { &OURS[..] } else { &OURS[..OUTLINE] });
+    if columns.len() < ours.len() || ours.iter().zip(columns).any(|(name, column)| column.name() != *name) {
         return Err(damaged("it does not have our columns"));
     }
     let read = |(place, column): (usize, &ColumnDescPtr)| Ok((place, part(column)?));
-    columns.iter().enumerate().skip(OURS.len()).map(read).collect()
+    columns.iter().enumerate().skip(ours.len()).map(read).collect()
 }
 
 fn part(column: &ColumnDescPtr) -> io::Result<Part> {
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(distinct.len(), parts.len());
         assert!(names.values().all(|name| !OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name))));
         let schema = schema(names.iter().map(|(part, name)| (name.as_str(), part.kind))).expect("a legal schema");
-        let found: Vec<Part> = super::parts(&schema).expect("ours").into_iter().map(|(_, part)| part).collect();
+        let found: Vec<Part> = super::parts(&schema, true).expect("ours").into_iter().map(|(_, part)| part).collect();
         assert_eq!(found, parts.into_keys().collect::<Vec<_>>());
     }
 }

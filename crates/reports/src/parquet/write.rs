@@ -1,10 +1,11 @@
-//! Writes a file in one pass: bodies go to the disk as they come, the columns of a row group when it is full. Which columns there
+//! Writes a file in one pass: outlines of bodies go to the disk as they come, the columns of a row group when it is full. Which columns there
 //! are and what they are called is known only at the end, which is where a Parquet file says it.
 
 use super::checked::{MAGIC, Sink};
 use super::group::{Divided, Limits, Rows, Sparse, Values};
-use super::schema::{ATTACHMENTS, Kind, MORE, OURS, Part, RAW, STAMP, TX, UUID, names, schema};
-use super::{MORE_NAMES, PROJECT, disk_error};
+use super::outline::outline;
+use super::schema::{ATTACHMENTS, Kind, MORE, OURS, OUTLINE, Part, RAW, STAMP, TX, UUID, names, schema};
+use super::{FORM, FORM_NOW, MORE_NAMES, PROJECT, disk_error};
 use crate::codec::StoredReport;
 use crate::disk::{Disk, write_piecewise};
 use ::parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -105,17 +106,24 @@ impl<'s, 'a> Writer<'s, 'a> {
     fn group(&mut self, reports: &mut dyn Iterator<Item = io::Result<StoredReport>>, note: &mut dyn FnMut(&Report)) -> ParquetResult<()> {
         let Writer { limits, out, encodings, .. } = self;
         let mut rows = Rows::default();
-        let mut bodies = encodings.start::<ByteArrayType>(out, RAW, &encodings.blobs);
+        let mut outlines = encodings.start::<ByteArrayType>(out, OUTLINE, &encodings.blobs);
         while !rows.are_full(*limits)
             && let Some(stored) = reports.next()
         {
             let StoredReport { report, id, raw, attachments } = stored?;
             note(&report);
-            bodies.write_batch(&[ByteArray::from(raw)], None, None)?;
             rows.add(&report, id, &attachments)?;
+            match outline(&raw, &report.attributes, id) {
+                Some(outline) => outlines.write_batch(&[ByteArray::from(outline)], Some(&[1]), None)?,
+                None => {
+                    rows.add_body(raw);
+                    outlines.write_batch(&[], Some(&[0]), None)?
+                }
+            };
         }
-        let bodies = bodies.close()?;
-        let Divided { count, txs, stamps, ids, attachments, parts, more, more_counts } = rows.divide(&self.parts, limits.columns)?;
+        let outlines = outlines.close()?;
+        let Divided { count, txs, stamps, ids, attachments, bodies, parts, more, more_counts } =
+            rows.divide(&self.parts, limits.columns)?;
         let (blobs, deltas) = (&encodings.blobs, &encodings.deltas);
         let ours = [
             encodings.every::<Int64Type>(out, TX, deltas, &txs)?,
@@ -123,7 +131,8 @@ impl<'s, 'a> Writer<'s, 'a> {
             encodings.some::<FixedLenByteArrayType, _>(out, UUID, blobs, count, ids, |id| id)?,
             encodings.some::<ByteArrayType, _>(out, ATTACHMENTS, blobs, count, attachments, |json| json)?,
             encodings.some::<ByteArrayType, _>(out, MORE, blobs, count, more, |json| json)?,
-            bodies,
+            encodings.some::<ByteArrayType, _>(out, RAW, blobs, count, bodies, |body| body)?,
+            outlines,
         ];
         let mut chunks = BTreeMap::new();
         for (part, values) in parts {
@@ -162,7 +171,8 @@ impl<'s, 'a> Writer<'s, 'a> {
             groups.push(group.set_total_byte_size(bytes).build()?);
         }
         let more = serde_json::to_string(&self.more).map_err(io::Error::from)?;
-        let notes = [(PROJECT, project.0.to_string()), (MORE_NAMES, more)].map(|(key, value)| KeyValue::new(key.to_owned(), value));
+        let notes = [(PROJECT, project.0.to_string()), (FORM, FORM_NOW.to_string()), (MORE_NAMES, more)]
+            .map(|(key, value)| KeyValue::new(key.to_owned(), value));
         let file = FileMetaData::new(1, reports as i64, Some("crashmeter".to_owned()), Some(notes.into()), schema, None);
         let metadata = ParquetMetaDataBuilder::new(file).set_row_groups(groups).set_page_index(Some(Arc::new(pages.build()))).build();
         self.out.flush()?;

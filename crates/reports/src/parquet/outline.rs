@@ -1,0 +1,192 @@
+//! The body of a report without what its columns have anyway: most of a body is its attributes, and random identifiers do not
+//! compress. An outline is the body with a mark in place of each value that is the attribute called by the key before it, and of
+//! each text that is the client's own id. Marks are JSON texts, so an outline is JSON when the body is.
+//!
+//! Bodies come back byte for byte: what an outline of a body is filled to is looked at before the outline is taken.
+
+use model::{Attributes, ReportId, Value};
+
+/// Stands for the attribute that is called by the key before it.
+const ATTRIBUTE: &[u8] = br#""\u0001""#;
+/// Stands for the client's own id.
+const ID: &[u8] = br#""\u0002""#;
+
+/// The outline of a body; `None` where it says no less than the body itself, or where the body could not be told from it.
+pub(super) fn outline(body: &[u8], attributes: &Attributes, id: Option<ReportId>) -> Option<Vec<u8>> {
+    let id = id.map(|id| format!("\"{id}\""));
+    let mut outline = Vec::with_capacity(body.len());
+    let mut key: &[u8] = b"";
+    for token in Tokens(body) {
+        let is_attribute =
+            |token: &[u8]| str::from_utf8(key).is_ok_and(|key| attributes.get(key).is_some_and(|value| is_written(value, token)));
+        match token {
+            Token::Value(token) if token.len() > ATTRIBUTE.len() && is_attribute(token) => outline.extend(ATTRIBUTE),
+            Token::Text(token) if id.as_ref().is_some_and(|id| id.as_bytes() == token) => outline.extend(ID),
+            Token::Text(token) if token.len() > ATTRIBUTE.len() && is_attribute(token) => outline.extend(ATTRIBUTE),
+            Token::Text(token) => {
+                key = unquoted(token);
+                outline.extend(token);
+            }
+            Token::Value(token) | Token::Other(token) => outline.extend(token),
+        }
+    }
+    let is_less = outline.len() < body.len();
+    (is_less && fill(&outline, attributes, id.as_deref()).is_some_and(|filled| filled == body)).then_some(outline)
+}
+
+/// The body of an outline; `None` where an attribute is missing that was there.
+pub(super) fn body(outline: &[u8], attributes: &Attributes, id: Option<ReportId>) -> Option<Vec<u8>> {
+    fill(outline, attributes, id.map(|id| format!("\"{id}\"")).as_deref())
+}
+
+fn fill(outline: &[u8], attributes: &Attributes, id: Option<&str>) -> Option<Vec<u8>> {
+    let mut body = Vec::with_capacity(outline.len() * 2);
+    let mut key: &[u8] = b"";
+    for token in Tokens(outline) {
+        match token {
+            Token::Text(ATTRIBUTE) => {
+                let value = attributes.get(str::from_utf8(key).ok()?)?;
+                let quote: &[u8] = if value.is_text() { b"\"" } else { b"" };
+                body.extend([quote, value.written().as_bytes(), quote].concat());
+            }
+            Token::Text(ID) => body.extend(id?.as_bytes()),
+            Token::Text(token) => {
+                key = unquoted(token);
+                body.extend(token);
+            }
+            Token::Value(token) | Token::Other(token) => body.extend(token),
+        }
+    }
+    Some(body)
+}
+
+/// Whether a value is written like this token; a text with escapes is not.
+fn is_written(value: &Value, token: &[u8]) -> bool {
+    match value {
+        Value::Text(text) => token.first() == Some(&b'"') && unquoted(token) == text.as_bytes(),
+        value => value.written().as_bytes() == token,
+    }
+}
+
+fn unquoted(token: &[u8]) -> &[u8] {
+    token.get(1..token.len().saturating_sub(1)).unwrap_or_default()
+}
+
+/// A stretch of a body. Of a body that is no JSON, stretches mean nothing and are still all of it.
+enum Token<'b> {
+    /// With its quotation marks.
+    Text(&'b [u8]),
+    /// A number or a word.
+    Value(&'b [u8]),
+    /// Anything between.
+    Other(&'b [u8]),
+}
+
+struct Tokens<'b>(&'b [u8]);
+
+impl<'b> Iterator for Tokens<'b> {
+    type Item = Token<'b>;
+
+    fn next(&mut self) -> Option<Token<'b>> {
+        let bytes = self.0;
+        let first = *bytes.first()?;
+        let in_value = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
+        let length = |from: usize, ends: &dyn Fn(&u8) -> bool| bytes[from..].iter().position(ends).map_or(bytes.len(), |at| from + at);
+        let (length, make): (usize, fn(&'b [u8]) -> Token<'b>) = if first == b'"' {
+            let mut end = 1;
+            loop {
+                end = length(end, &|byte| matches!(byte, b'"' | b'\\'));
+                match bytes.get(end) {
+                    Some(b'\\') => end = (end + 2).min(bytes.len()),
+                    quote => break (end + usize::from(quote.is_some()), Token::Text),
+                }
+            }
+        } else if in_value(&first) {
+            (length(1, &|byte| !in_value(byte)), Token::Value)
+        } else {
+            (length(1, &|byte| *byte == b'"' || in_value(byte)), Token::Other)
+        };
+        let (token, rest) = bytes.split_at(length);
+        self.0 = rest;
+        Some(make(token))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NUMBER: ReportId = ReportId([0xab; 16]);
+
+    fn attributes(pairs: &[(&str, Value)]) -> Attributes {
+        Attributes::from_pairs(pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())))
+    }
+
+    #[test]
+    fn what_columns_have_is_marked_and_comes_back() {
+        let of = attributes(&[
+            ("guid", "0123456789".into()),
+            ("age", Value::Int(123_456_789)),
+            ("big", Value::UInt(u64::MAX)),
+            ("ratio", Value::Float(0.123_456_75)),
+            ("short", "ab".into()),
+            ("quoted", "say \"hello\" to all".into()),
+        ]);
+        let id = NUMBER.to_string();
+        for (sent, outlined) in [
+            (r#"{"guid":"0123456789"}"#, Some(r#"{"guid":"\u0001"}"#)),
+            (r#"{ "guid" : "0123456789" , "x" : 1 }"#, Some(r#"{ "guid" : "\u0001" , "x" : 1 }"#)),
+            (r#"{"age":123456789,"big":18446744073709551615}"#, Some(r#"{"age":"\u0001","big":"\u0001"}"#)),
+            (r#"{"ratio":0.12345675}"#, Some(r#"{"ratio":"\u0001"}"#)),
+            (&format!(r#"{{"uuid":"{id}","a":"{id}"}}"#), Some(r#"{"uuid":"\u0002","a":"\u0002"}"#)),
+            // Written otherwise, of another type, or called otherwise.
+            (r#"{"ratio":1.2345675e-1}"#, None),
+            (r#"{"age":"123456789"}"#, None),
+            (r#"{"age":123456789.0}"#, None),
+            (r#"{"gu\u0069d":"0123456789"}"#, None),
+            (r#"{"other":"0123456789"}"#, None),
+            (r#"{"quoted":"say \"hello\" to all"}"#, None),
+            (r#"{"short":"ab"}"#, None),
+            // What looks like a mark already.
+            (r#"{"guid":"0123456789","x":"\u0001"}"#, None),
+            (r#"{"guid":"0123456789","x":"\u0002"}"#, None),
+            (r#"{"guid":"0123456789","guid":"\u0001"}"#, None),
+            ("", None),
+            (r#"{"guid":"012345678"#, None),
+            (r#""guid"0123456789"0123456789"#, None),
+        ] {
+            let outline = outline(sent.as_bytes(), &of, Some(NUMBER));
+            assert_eq!(outline.as_deref().map(|outline| str::from_utf8(outline).expect("text")), outlined, "{sent}");
+            if let Some(outline) = outline {
+                assert_eq!(body(&outline, &of, Some(NUMBER)).as_deref(), Some(sent.as_bytes()));
+                assert!(!of.is_empty() && body(&outline, &Attributes::default(), None).is_none(), "not without them");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_comes_back(
+            pieces in prop::collection::vec(
+                prop_oneof![
+                    prop::sample::select(vec![
+                        "{", "}", ":", ",", " ", "\"", "\\", "\"name\"", "\"a long text\"", "\"\\u0001\"", "\"\\u0002\"", "123456789", "-",
+                        "\"abababab-abab-abab-abab-abababababab\"", "\"name\":\"a long text\"", "\"n\":123456789", "true", "\u{1}", "é",
+                    ]).prop_map(|piece| piece.as_bytes().to_vec()),
+                    prop::collection::vec(any::<u8>(), 0..3),
+                ],
+                0..12,
+            ),
+            id in any::<bool>(),
+        ) {
+            let of = attributes(&[("name", "a long text".into()), ("n", Value::Int(123_456_789))]);
+            let (sent, id) = (pieces.concat(), id.then_some(NUMBER));
+            prop_assert_eq!(Tokens(&sent).map(|token| match token { Token::Text(t) | Token::Value(t) | Token::Other(t) => t }).collect::<Vec<_>>().concat(), sent.clone());
+            if let Some(outline) = outline(&sent, &of, id) {
+                prop_assert!(outline.len() < sent.len());
+                prop_assert_eq!(body(&outline, &of, id), Some(sent));
+            }
+        }
+    }
+}
