@@ -11,7 +11,7 @@ STAGES ?= warm,cold,metrics,path
 SEEDS ?= 1000
 # How often each rig of `make faults` breaks the server, and which.
 CYCLES ?= 20
-RIGS ?= kills calls power full outage
+RIGS ?= kills calls power full outage partition clock storm
 # Of `make fuzz`: how long each target runs, and which.
 SECONDS ?= 60
 TARGET ?= all
@@ -75,7 +75,7 @@ bench: ## measure beside DuckDB, chDB, Polars and DataFusion, and write docs/ben
 simulate: ## try the windows and deliveries under made-up time and faults (SEEDS=20000: longer)
 	CRASHMETER_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p export --test export whatever_goes_wrong -- --nocapture
 
-faults: ## break the built server for real: kills, failing calls, power loss, a full disk, a store away (CYCLES=1000 RIGS=kills: longer)
+faults: ## break the built server for real: kills, failing calls, power loss, full disk, store away or cut off, clock, storm (CYCLES=1000 RIGS=kills: longer)
 	$(CARGO) build --locked
 	python3 faults/run.py --program $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/crashmeter --cycles $(CYCLES) $(RIGS)
 

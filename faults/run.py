@@ -1,4 +1,5 @@
-"""Breaks the built server for real and counts what is left: kills, failing system calls, power loss, a full disk, a store that is away.
+"""Breaks the built server for real and counts what is left: kills, failing system calls, power loss, a full disk, a store that is away
+or cut off, a clock that is set, a storm of reports.
 
 Reports are submitted all the time with ids of their own, and a store takes every window over HTTP. After each fault the server is
 started again on the same folder, and three accounts have to agree:
@@ -7,7 +8,8 @@ started again on the same folder, and three accounts have to agree:
 - the store's: each second has one value, a body sent again is the same bytes, and the sum is the number of reports;
 - the server's own: `crashmeter audit --offline` finds everything balanced.
 
-It needs Linux, Python 3.11 and, for three of the rigs, strace or root. It is no benchmark: what it prints is how often it tried.
+It needs Linux and Python 3.11; rigs that need more (root, strace, libfaketime, wrk, iproute2) say so where it is not there. It is no
+benchmark: what it prints is how often it tried, and of the storm what it measured.
 """
 
 import argparse
@@ -15,261 +17,23 @@ import collections
 import ctypes
 import fcntl
 import http.client
-import http.server
 import json
 import os
 import pathlib
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+
+from rig import Broken, Rig, Store, ask
 
 # <linux/ext4.h>: EXT4_IOC_SHUTDOWN is _IOR('X', 125, __u32); with NOLOGFLUSH nothing that is not on the disk gets there.
 EXT4_IOC_SHUTDOWN = 0x8004587D
 EXT4_GOING_FLAGS_NOLOGFLUSH = 2
-SENDERS = 8
 # What every fault of a system call is tried on.
 CALLS = ["write", "pwrite64", "fdatasync", "fsync", "rename", "ftruncate", "unlink"]
-
-
-class Broken(Exception):
-    """An account that does not agree."""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def ask(port, method, path, body=None, token=None, timeout=20):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-    try:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        reply = connection.getresponse()
-        return reply.status, reply.read()
-    finally:
-        connection.close()
-
-
-class Store:
-    """Takes InfluxDB lines and remembers them: the last value of each second, and every body by its times."""
-
-    def __init__(self):
-        self.values, self.bodies, self.down = {}, collections.defaultdict(set), False
-        store = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if not store.down:
-                    store.take(body)
-                self.send_response(503 if store.down else 204)
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        # A connection that the kill of its server has reset is no news.
-        self.server.handle_error = lambda *_: None
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def take(self, body):
-        for line in body.decode().splitlines():
-            series, fields, when = line.rsplit(" ", 2)
-            if series.startswith("crashmeter.faults.all.reports"):
-                self.values[int(when)] = float(fields.split("=")[1].rstrip("i"))
-        times = tuple(sorted({line.rsplit(" ", 1)[1] for line in body.decode().splitlines()}))
-        self.bodies[times].add(body)
-
-    def check(self):
-        changed = [times for times, bodies in self.bodies.items() if len(bodies) > 1]
-        if changed:
-            raise Broken(f"{len(changed)} windows were sent again with other bytes: {changed[:3]}")
-        return sum(self.values.values())
-
-
-class Senders:
-    """Submit reports under ids of their own for as long as they are let. One that got no answer is sent again under its id."""
-
-    def __init__(self, seed):
-        self.lock, self.answered, self.unknown, self.refused = threading.Lock(), set(), set(), collections.Counter()
-        self.target, self.running, self.next, self.again = None, True, 0, []
-        self.random, self.padding = random.Random(seed), 0
-        self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(SENDERS)]
-        for thread in self.threads:
-            thread.start()
-
-    def work(self):
-        connection, to = None, None
-        while self.running:
-            target = self.target
-            if target is None:
-                connection = None
-                time.sleep(0.002)
-                continue
-            with self.lock:
-                key = self.again.pop() if self.again and self.random.random() < 0.5 else None
-                if key is None:
-                    self.next += 1
-                    key = self.next
-            port, path = target
-            try:
-                if connection is None or to != port:
-                    connection, to = http.client.HTTPConnection("127.0.0.1", port, timeout=10), port
-                body = {"uuid": f"{key:032x}", "attributes": {"key": f"r{key}", "pad": os.urandom(self.padding // 2).hex()}}
-                connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-                reply = connection.getresponse()
-                reply.read()
-                with self.lock:
-                    if reply.status == 200:
-                        self.answered.add(key)
-                        self.unknown.discard(key)
-                    else:
-                        self.refused[reply.status] += 1
-                        self.unknown.add(key)
-                        self.again.append(key)
-                if reply.status != 200:
-                    time.sleep(0.05)
-            except (OSError, http.client.HTTPException):
-                connection = None
-                with self.lock:
-                    self.unknown.add(key)
-                    self.again.append(key)
-                time.sleep(0.005)
-
-    def pause(self):
-        """Begins no more; what is under way ends as it will."""
-        self.target = None
-
-    def known(self):
-        with self.lock:
-            return set(self.answered)
-
-
-class Rig:
-    """A server on a folder, its senders and its store."""
-
-    def __init__(self, program, folder, seed):
-        self.program, self.folder, self.data = program, folder, folder / "data"
-        self.port, self.process, self.wrapped = free_port(), None, False
-        self.log = open(folder / "server.log", "ab") if folder.exists() else None
-        self.store, self.senders, self.path, self.token = Store(), Senders(seed), None, None
-
-    def start(self, wrap=(), wait=True):
-        command = [*wrap, str(self.program), "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"]
-        command += ["--allow-egress", "127.0.0.0/8", "--disk-reserve", "0"]
-        self.log = self.log or open(self.folder / "server.log", "ab")
-        self.wrapped = bool(wrap)
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, start_new_session=True)
-        if wait and not self.wait_until_ready():
-            raise Broken(f"the server does not start again; see {self.folder}/server.log")
-
-    def wait_until_ready(self, seconds=30):
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            try:
-                if ask(self.port, "GET", "/readyz")[0] == 200:
-                    return True
-            except OSError:
-                pass
-            if self.process.poll() is not None:
-                return False
-            time.sleep(0.01)
-        return False
-
-    def set_up(self, stores=()):
-        """A project, a metric, a store, and others by name: once, on a server that works."""
-        self.start()
-        self.token = (self.data / "admin.token").read_text().strip()
-        made = json.loads(ask(self.port, "POST", "/api/v1/projects", {"name": "faults"}, self.token)[1])
-        self.path = "/" + made["submission_url"].split("/", 3)[3]
-        base = "/api/v1/projects/faults"
-        query = {"query": {"fold": {"_tx": [["unique"]]}}}
-        for path, body in [
-            ("metric-sets/all/metrics/reports", query),
-            *(
-                (f"metric-stores/{name}", {"adapter": "influxdb", "period": 1, "sets": ["all"], "url": f"http://127.0.0.1:{store.port}", "db": "x"})
-                for name, store in [("sink", self.store), *stores]
-            ),
-        ]:
-            status, reply = ask(self.port, "PUT", f"{base}/{path}", body, self.token)
-            if status != 200:
-                raise Broken(f"set-up: {status} {reply}")
-        # What comes before the store's first window is in none of its windows.
-        first = json.loads(reply)["first_window_start"]
-        while time.time() < first + 0.1:
-            time.sleep(0.01)
-
-    def load(self):
-        self.senders.target = (self.port, self.path)
-
-    def kill(self):
-        if self.process and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        if self.process:
-            self.process.wait()
-        if self.wrapped:
-            # It is strace that was waited for.
-            with open(self.data / "lock", "a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-
-    def query(self, body):
-        status, reply = ask(self.port, "POST", "/api/v1/projects/faults/query", body, self.token, 60)
-        if status != 200:
-            raise Broken(f"query: {status} {reply}")
-        return json.loads(reply)
-
-    def reports(self):
-        """How often each report is there, by its key."""
-        found, offset = collections.Counter(), 0
-        while True:
-            body = {"query": {"group": ["key"], "fold": {"_tx": [["unique"]]}}, "from": 0, "to": 4_000_000_000, "offset": offset}
-            answer = self.query(body | {"order": {"by": "group", "direction": "ascending"}})
-            found.update({int(row[0][1:]): int(row[1]) for row in answer["rows"]})
-            if not answer["truncated"]:
-                return found
-            offset += len(answer["rows"])
-
-    def check_reports(self, answered):
-        """The senders' account, against a running server."""
-        found = self.reports()
-        lost, twice = answered - found.keys(), [key for key, count in found.items() if count != 1]
-        strange = found.keys() - (self.senders.known() | self.senders.unknown | set(range(1, self.senders.next + 1)))
-        if lost or twice or strange:
-            raise Broken(f"{len(lost)} reports lost {sorted(lost)[:5]}, {len(twice)} twice {twice[:5]}, {len(strange)} that nobody sent")
-        return len(found)
-
-    def check_audit(self):
-        """The server's own account, of the folder as it lies."""
-        audit = subprocess.run([self.program, "audit", "--offline", "--data", self.data], capture_output=True, text=True)
-        if audit.returncode != 0:
-            raise Broken(f"audit: {audit.stdout}{audit.stderr}")
-
-    def check_store(self, reports):
-        """The store's account, once it has every window."""
-        until = time.monotonic() + 60
-        while self.store.check() != reports:
-            if time.monotonic() > until:
-                raise Broken(f"the store has {self.store.check()} reports in all its windows, and there are {reports}")
-            time.sleep(0.1)
-        self.store.check()
-
-    def end(self):
-        self.senders.running = False
-        self.kill()
-        self.store.server.shutdown()
 
 
 def kills(args, folder):
@@ -322,7 +86,7 @@ def calls(args, folder):
         at = folder / f"run-{number}"
         shutil.copytree(seed, at)
         rig = Rig(args.program, at, args.seed + number)
-        rig.path, rig.token, rig.port, rig.store = first.path, first.token, first.port, first.store
+        rig.path, rig.token, rig.address, rig.store = first.path, first.token, first.address, first.store
         rig.senders.next = first.senders.next + 1_000_000 * (number + 1)
         try:
             rig.start(["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={n}"], wait=False)
@@ -370,8 +134,7 @@ def power(args, folder):
         mount("-o", "loop", str(image), str(at))
     except subprocess.CalledProcessError:
         return "not done: no loop device can be mounted here"
-    rig = Rig(args.program, at, args.seed)
-    rig.log = open(folder / "server.log", "ab")
+    rig = Rig(args.program, at, args.seed, log=folder)
     lost_power = 0
     try:
         rig.set_up()
@@ -397,11 +160,7 @@ def power(args, folder):
             rig.start()
             rig.check_reports(answered)
             lost_power += 1
-        rig.senders.pause()
-        time.sleep(2.5)
-        there = rig.check_reports(rig.senders.known())
-        rig.kill()
-        rig.check_audit()
+        there = rig.check_end()
         return f"{lost_power} losses of power in {there} reports"
     finally:
         rig.end()
@@ -415,8 +174,7 @@ def full(args, folder):
     at = folder / "disk"
     at.mkdir()
     mount("-t", "tmpfs", "-o", "size=24M", "crashmeter-faults", str(at))
-    rig = Rig(args.program, at, args.seed)
-    rig.log = open(folder / "server.log", "ab")
+    rig = Rig(args.program, at, args.seed, log=folder)
     rounds = max(1, args.cycles // 20)
     try:
         rig.set_up()
@@ -428,7 +186,7 @@ def full(args, folder):
                 if time.monotonic() > until or rig.process.poll() is not None:
                     raise Broken(f"no 507 came: {rig.senders.refused}, process {rig.process.poll()}")
                 time.sleep(0.02)
-            if ask(rig.port, "GET", "/api/v1/projects", token=rig.token)[0] != 200:
+            if ask(rig.address, "GET", "/api/v1/projects", token=rig.token)[0] != 200:
                 raise Broken("the API does not answer while the disk is full")
             if number % 2 == 1:
                 rig.kill()
@@ -440,11 +198,7 @@ def full(args, folder):
                 if time.monotonic() > until:
                     raise Broken("no report is taken although there is room again")
                 time.sleep(0.02)
-        rig.senders.pause()
-        time.sleep(2.5)
-        there = rig.check_reports(rig.senders.known())
-        rig.kill()
-        rig.check_audit()
+        there = rig.check_end()
         return f"{rounds} full disks, {rig.senders.refused[507]} refusals, {there} reports"
     finally:
         rig.end()
@@ -454,6 +208,8 @@ def full(args, folder):
 def outage(args, folder):
     """One store is down for as many seconds as there are cycles, another is not: in the end both have the same."""
     rig, other = Rig(args.program, folder, args.seed), Store()
+    # Some hundred reports a second.
+    rig.senders.pause_secs = 0.05
     try:
         rig.set_up([("other", other)])
         rig.store.down = True
@@ -464,9 +220,7 @@ def outage(args, folder):
         there = rig.check_reports(rig.senders.known())
         waiting, began = len(other.values) - len(rig.store.values), time.monotonic()
         rig.store.down = False
-        status, reply = ask(rig.port, "POST", "/api/v1/projects/faults/metric-stores/sink/send-now", None, rig.token)
-        if status not in (200, 202, 204):
-            raise Broken(f"send now: {status} {reply}")
+        rig.send_now()
         rig.check_store(there)
         took = time.monotonic() - began
         if any(rig.store.values.get(second) != value for second, value in other.values.items() if second <= max(rig.store.values)):
@@ -479,7 +233,216 @@ def outage(args, folder):
         rig.end()
 
 
-RIGS = {"kills": kills, "calls": calls, "power": power, "full": full, "outage": outage}
+def partition(args, folder):
+    """The way to the store is cut, in turn: the link is down, answers are lost, requests are lost."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        return "not done: it needs root and ip (iproute2), for a network of its own"
+    name, rig = f"cm{os.getpid() % 100_000}", None
+    if not runs("ip", "netns", "add", name):
+        return "not done: no network namespace can be made here"
+    try:
+        # The first pair is for the senders and stays up, the second for the store.
+        for number in (1, 2):
+            here, there = f"{name}h{number}", f"{name}n{number}"
+            for words in [
+                f"ip link add {here} type veth peer name {there} netns {name}",
+                f"ip addr add 10.99.{number}.1/24 dev {here}",
+                f"ip link set {here} up",
+                f"ip -n {name} addr add 10.99.{number}.2/24 dev {there}",
+                f"ip -n {name} link set {there} up",
+            ]:
+                subprocess.run(words.split(), check=True)
+        rig = Rig(args.program, folder, args.seed, host="10.99.1.2", store=Store("10.99.2.1"))
+        rig.inside = ["ip", "netns", "exec", name]
+        rig.senders.pause_secs = 0.01
+        rig.set_up()
+        rig.load()
+        # What goes to a hardware address that nobody has is lost without a word.
+        nobody = "lladdr 02:00:00:00:00:99 nud permanent"
+        answers, requests = f"10.99.2.2 dev {name}h2", f"10.99.2.1 dev {name}n2"
+        cuts = [
+            (f"ip link set {name}h2 down", f"ip link set {name}h2 up"),
+            (f"ip neigh replace {answers} {nobody}", f"ip neigh del {answers}"),
+            (f"ip -n {name} neigh replace {requests} {nobody}", f"ip -n {name} neigh del {requests}"),
+        ]
+        rounds, late = max(3, args.cycles // 4), 0
+        for number in range(rounds):
+            cut, mend = cuts[number % len(cuts)]
+            subprocess.run(cut.split(), check=True)
+            time.sleep(rig.senders.random.uniform(2, 6))
+            late += max(0, int(time.time()) - max(rig.store.values, default=int(time.time())) - 1)
+            if number % 4 == 3:
+                rig.kill()
+            subprocess.run(mend.split(), check=True)
+            if number % 4 == 3:
+                rig.start()
+            time.sleep(1)
+        rig.senders.pause()
+        time.sleep(2.5)
+        there = rig.check_reports(rig.senders.known())
+        rig.send_now()
+        rig.check_store(there)
+        rig.check_end()
+        return f"{rounds} cuts, {late} windows late, {there} reports, {len(rig.store.values)} windows in the store"
+    finally:
+        if rig:
+            rig.end()
+        runs("ip", "netns", "del", name)
+        for number in (1, 2):
+            runs("ip", "link", "del", f"{name}h{number}")
+
+
+def runs(*words):
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def clock(args, folder):
+    """The wall clock is set while the server runs and between two runs: windows go on second by second, and people are told."""
+    library = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        return "not done: libfaketime is not installed"
+    rig, wall, steps = Rig(args.program, folder, args.seed), folder / "wall", 0
+    rig.senders.pause_secs = 0.02
+    rig.environment = os.environ | {
+        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(wall), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+    def set_wall(seconds):
+        # A rename, so that nobody reads half of it.
+        (folder / "wall.new").write_text(f"{seconds:+d}\n")
+        (folder / "wall.new").rename(wall)
+
+    def is_told(offset, suspect, about=3):
+        until = time.monotonic() + 10
+        while True:
+            seen = (rig.figure("crashmeter_clock_offset_seconds"), rig.figure("crashmeter_clock_suspect"))
+            if abs(seen[0] - offset) < about and bool(seen[1]) == suspect:
+                return
+            if time.monotonic() > until:
+                raise Broken(f"offset and suspicion are {seen}, not {(offset, suspect)}")
+            time.sleep(0.1)
+
+    def goes_on(least=1):
+        """Windows come second by second, none passed over; at least so many in four seconds."""
+        begun = max(rig.store.values)
+        time.sleep(4)
+        since = sorted(second for second in rig.store.values if second > begun)
+        if since != list(range(begun + 1, begun + 1 + len(since))) or not least <= len(since) <= 6:
+            raise Broken(f"after {begun} came the windows {since}")
+
+    try:
+        set_wall(0)
+        rig.set_up()
+        rig.load()
+        time.sleep(4)
+        # A jump ahead is not believed at once, one back never: stamps go on by the time that has passed.
+        for step in [600, -200, 3_600, -250, 40 * 86_400]:
+            set_wall(step)
+            is_told(-step, suspect=step > 0)
+            # While the clock leads, it runs at half speed until both are level.
+            goes_on(least=2 if step > 0 else 1)
+            set_wall(0)
+            is_told(0, suspect=False)
+            goes_on()
+            steps += 1
+        # Set back between two runs: stamps go on from the last one.
+        for step in [-100, -200]:
+            last = max(rig.store.values)
+            rig.kill()
+            set_wall(step)
+            rig.start()
+            # It has run slowly since it was set back before.
+            is_told(-step, suspect=False, about=30)
+            goes_on()
+            if max(rig.store.values) <= last:
+                raise Broken("windows went back")
+            steps += 1
+        set_wall(0)
+        there = rig.check_end()
+        # So far ahead between two runs that it can hardly be right: taken, and told.
+        set_wall(40 * 86_400)
+        rig.start()
+        is_told(0, suspect=True)
+        if rig.check_reports(rig.senders.known()) != there:
+            raise Broken("reports have come or gone with the clock")
+        rig.kill()
+        rig.check_audit()
+        return f"{steps + 1} steps of the clock, {there} reports, {len(rig.store.values)} windows"
+    finally:
+        rig.end()
+
+
+# Every report is another, and answers are told apart.
+STORM = """
+local n = 0
+request = function()
+  n = n + 1
+  local body = string.format('{"uuid":"%08x-0000-4000-8000-%012x","attributes":{"key":"s%d","guid":"g%d"}}', n, n, n, n % 1000)
+  return wrk.format("POST", nil, {["Content-Type"] = "application/json"}, body)
+end
+done = function(summary)
+  io.write(string.format("answers %d %d", summary.requests, summary.errors.status))
+end
+"""
+
+
+def storm(args, folder):
+    """A project sends a hundred times as much as before: its reports are all counted, in time, and another hardly notices."""
+    if not shutil.which("wrk"):
+        return "not done: wrk is not installed"
+    rig, took = Rig(args.program, folder, args.seed), {"quiet": [], "storm": []}
+    script = folder / "storm.lua"
+    script.write_text(STORM)
+    usual, seconds = 20, max(5, args.cycles)
+    try:
+        rig.set_up()
+        made = json.loads(ask(rig.address, "POST", "/api/v1/projects", {"name": "other"}, rig.token)[1])
+        other = "/" + made["submission_url"].split("/", 3)[3]
+
+        def send_other(phase):
+            """At its own pace whatever the answers take: each is timed from when it was due."""
+            connection = http.client.HTTPConnection(*rig.address, timeout=30)
+            began = time.monotonic()
+            for number in range(usual * seconds):
+                due = began + number / usual
+                time.sleep(max(0, due - time.monotonic()))
+                connection.request("POST", other, json.dumps({"attributes": {"n": number}}), {"Content-Type": "application/json"})
+                reply = connection.getresponse()
+                reply.read()
+                if reply.status != 200:
+                    raise Broken(f"the other project was refused: {reply.status}")
+                took[phase].append(time.monotonic() - due)
+
+        send_other("quiet")
+        host, port = rig.address
+        command = ["wrk", "-t1", "-c32", f"-d{seconds + 1}s", "-s", str(script), f"http://{host}:{port}{rig.path}"]
+        storming = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        send_other("storm")
+        sent, refused = (int(number) for number in storming.communicate()[0].rsplit("answers ", 1)[1].split())
+        lag = rig.figure("crashmeter_seal_lag_seconds")
+        time.sleep(2.5)
+        there = rig.query({"query": {"fold": {"_tx": [["unique"]]}}, "from": 0, "to": 4_000_000_000})["matched"]
+        # wrk does not wait for the last answer of each of its connections.
+        if not sent - refused <= there <= sent - refused + 32:
+            raise Broken(f"{sent} sent, {refused} refused, and there are {there}")
+        rig.check_store(there)
+        if lag > 1:
+            raise Broken(f"the last window was sealed {lag:.1f} s after its end")
+        rig.kill()
+        rig.check_audit()
+        p99 = {phase: sorted(times)[int(len(times) * 0.99)] * 1_000 for phase, times in took.items()}
+        return (
+            f"{there / (seconds + 1):.0f} reports a second for {seconds + 1} s, {refused} refused, all counted, sealed "
+            f"{lag * 1_000:.0f} ms after the end; the other project's p99 {p99['storm']:.1f} ms, {p99['quiet']:.1f} ms when quiet"
+        )
+    finally:
+        rig.end()
+
+
+RIGS = {
+    "kills": kills, "calls": calls, "power": power, "full": full, "outage": outage, "partition": partition, "clock": clock, "storm": storm,
+}
 
 
 def main():

@@ -18,6 +18,7 @@ const FIGURES: [RegExp, string][] = [
   [/^crashmeter_submissions_total\{outcome="refused"\} (.+)$/m, 'Submissions refused'],
   [/^crashmeter_ledger_imbalance (.+)$/m, 'Points by which the ledgers are off'],
 ];
+const SUSPECT = /^crashmeter_clock_suspect 1$/m;
 const FREE = /^crashmeter_disk_free_bytes (.+)$/m;
 const RESERVE = /^crashmeter_disk_reserve_bytes (.+)$/m;
 
@@ -58,6 +59,12 @@ export function System() {
         <div class="notice bad" role="alert">
           The disk is nearly full: reports are refused until more than {bytes(reserve)} are free. Make room, or keep fewer reports
           with <code>--retain-size</code> or <code>--retain-days</code>.
+        </div>
+      )}
+      {SUSPECT.test(page.data ?? '') && (
+        <div class="notice bad" role="alert">
+          The server's clock is not believed: it has stepped ahead, or was far ahead of all reports when the server started. Windows go
+          on by the time that has really passed. Set the clock right; a step that was meant is taken after ten minutes.
         </div>
       )}
       {page.error && <ErrorBox error={page.error} retry={page.reload} />}

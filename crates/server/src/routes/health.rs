@@ -53,7 +53,14 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, cra
         "From the end of the last window to the end of its seal.",
         seals.last_lag_micros as f64 / 1e6,
     );
-    page.one("crashmeter_clock_offset_seconds", "gauge", "Service clock less wall clock.", app.reports.clock_status().offset_seconds());
+    let clock = app.reports.clock_status();
+    page.one("crashmeter_clock_offset_seconds", "gauge", "Service clock less wall clock.", clock.offset_seconds());
+    page.one(
+        "crashmeter_clock_suspect",
+        "gauge",
+        "1 while the wall clock is not believed: it has stepped ahead, or was far ahead of all reports at the start.",
+        f64::from(u8::from(clock.is_suspect())),
+    );
     // One row a store: what a scrape costs does not grow with the history.
     let mut sum = Total::default();
     let (mut attempts, mut failures, mut imbalance) = (0, 0, 0i128);
