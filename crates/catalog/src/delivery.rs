@@ -256,13 +256,12 @@ impl Catalog {
                 attempt.bytes as i64,
                 attempt.millis as i64
             ])?;
-        let newest = transaction.last_insert_rowid();
-        if newest % 100 == 0 {
-            transaction.execute(
+        // Each time, as numbers are shared by all stores; it is one step in the index.
+        transaction
+            .prepare_cached(
                 "DELETE FROM attempt WHERE store = ?1 AND id <= (SELECT id FROM attempt WHERE store = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-                params![store.0, ATTEMPTS_KEPT],
-            )?;
-        }
+            )?
+            .execute(params![store.0, ATTEMPTS_KEPT])?;
         transaction.commit()?;
         Ok(())
     }

@@ -51,6 +51,9 @@ use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use rusqlite::Connection;
 use secrets::Cipher;
 use session::OpenSessions;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
@@ -61,6 +64,15 @@ pub enum CatalogError {
     /// The database file or the disk under it.
     #[error("cannot use the catalog database")]
     Database(#[from] rusqlite::Error),
+    /// The database file cannot be made.
+    #[error("cannot make {}", path.display())]
+    File {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
     /// The key file.
     #[error("the key file {} {detail}", path.display())]
     Key {
@@ -205,6 +217,13 @@ impl Catalog {
 /// the bundled one is newer, and a start with an older one is refused.
 fn connect(path: &Path) -> Result<Connection, CatalogError> {
     assert!(rusqlite::version_number() >= 3_051_003, "the linked SQLite is older than 3.51.3");
+    // For its owner alone, whatever the umask: hashes of passwords and encrypted secrets are in it. SQLite gives its other files the
+    // mode of this one.
+    let mut options = OpenOptions::new();
+    let made = options.create_new(true).write(true).mode(0o600).open(path);
+    if let Some(error) = made.err().filter(|error| error.kind() != io::ErrorKind::AlreadyExists) {
+        return Err(CatalogError::File { path: path.to_owned(), error });
+    }
     let connection = Connection::open(path)?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;

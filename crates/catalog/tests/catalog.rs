@@ -233,6 +233,32 @@ fn a_window_set_aside_comes_after_the_others() {
 }
 
 #[test]
+fn of_each_store_the_last_thousand_attempts_are_kept_whatever_others_do_between() {
+    let f = fixture();
+    let (one, attempt) = (store(&f), |at| Attempt {
+        window_start: 200,
+        at,
+        outcome: "retry".into(),
+        text: "HTTP 503".into(),
+        points: 1,
+        bytes: 1,
+        millis: 1,
+    });
+    f.catalog.put_store(f.project, "h", &store_draft(10, &[]), None, "test", &at(130)).expect("saved");
+    let other = f.catalog.snapshot().store(f.project, "h").expect("there").id;
+    // Attempts are numbered over all stores: of this order one store never gets a number that ends in 00.
+    for n in 0..1_100 {
+        for store in [one, other] {
+            f.catalog.record_attempt(store, window(200), &attempt(n), &Settled::default()).expect("recorded");
+        }
+    }
+    for store in [one, other] {
+        let kept: Vec<u64> = f.catalog.attempts(store, 5_000).expect("read").iter().map(|attempt| attempt.at).collect();
+        assert_eq!((kept.len(), kept[0], kept[999]), (1_000, 1_099, 100));
+    }
+}
+
+#[test]
 fn tokens_are_kept_as_hashes_and_secrets_encrypted() {
     let f = fixture();
     let token = f.catalog.create_token(Scope::Query, None, "test", &at(120)).expect("made");

@@ -3,6 +3,7 @@
 use crate::http::{self, Reply};
 use crate::process::{Process, free_port, loopback, program};
 use crate::wait;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub(crate) struct Crashmeter {
     folder: TempDir,
     /// More arguments of `serve`.
     options: Vec<String>,
+    /// What a shell does before it becomes the program.
+    before: Option<String>,
 }
 
 impl Crashmeter {
@@ -32,7 +35,16 @@ impl Crashmeter {
     pub(crate) fn start_with(options: &[&str]) -> Crashmeter {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut server = Crashmeter { process: None, port: free_port(), folder, options };
+        let mut server = Crashmeter { process: None, port: free_port(), folder, options, before: None };
+        server.resume();
+        server
+    }
+
+    /// Starts one from a shell that does something first: sets limits, or its environment.
+    pub(crate) fn start_after(before: &str) -> Crashmeter {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = vec!["--disk-reserve".to_owned(), "0".to_owned()];
+        let mut server = Crashmeter { process: None, port: free_port(), folder, options, before: Some(before.to_owned()) };
         server.resume();
         server
     }
@@ -45,20 +57,36 @@ impl Crashmeter {
         let output = command.output().expect("it runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let options = vec!["--disk-reserve".to_owned(), "0".to_owned()];
-        let mut server = Crashmeter { process: None, port: free_port(), folder, options };
+        let mut server = Crashmeter { process: None, port: free_port(), folder, options, before: None };
         server.resume();
         server
     }
 
     /// Starts it again on the same port and data folder, and waits until it takes reports.
     pub(crate) fn resume(&mut self) {
-        let mut command = program(env!("CARGO_BIN_EXE_crashmeter"));
+        let mut command = match &self.before {
+            None => program(env!("CARGO_BIN_EXE_crashmeter")),
+            Some(before) => {
+                let mut shell = program("/bin/sh");
+                shell.args(["-c", &format!("{before}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_crashmeter")]);
+                shell
+            }
+        };
         command.arg("serve").arg("--data").arg(self.folder.path().join("data"));
         command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--allow-egress", "127.0.0.0/8"]);
         command.args(&self.options);
         let mut process = Process::start("crashmeter", command, self.folder.path());
         process.wait_until_ready(|| http::get(&format!("{}/readyz", self.url())).is_ok_and(|reply| reply.status == 200));
         self.process = Some(process);
+    }
+
+    /// Stops it where it is, for as long as something else is done.
+    pub(crate) fn frozen<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        let process = self.process.as_ref().expect("the server runs");
+        process.signal_all(Signal::STOP);
+        let done = meanwhile();
+        process.signal_all(Signal::CONT);
+        done
     }
 
     /// Ends it as a power cut would.

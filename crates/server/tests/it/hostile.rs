@@ -379,3 +379,102 @@ fn n090_n092_configuration_out_of_measure_is_refused_at_its_field() {
     let set = project.ask("GET", "metric-sets/s", Value::Null).expect(200).json();
     assert_eq!(set["metrics"].as_array().expect("a list").len(), 2, "{set}");
 }
+
+/// A figure of `/metrics`.
+fn figure(server: &Crashmeter, name: &str) -> f64 {
+    let page = http::get(&format!("{}/metrics", server.url())).expect("an answer").body;
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+    line.unwrap_or_else(|| panic!("there is no {name}: {page}")).parse().expect("a number")
+}
+
+#[test]
+fn n064_a_thousand_previews_at_once_are_answered_or_sent_away_and_windows_are_sealed_on_time() {
+    let server = Crashmeter::start();
+    let project = server.project("p");
+    project.metric("s", "m", json!({"query": {"fold": {"_tx": [["count"]]}}}));
+    project.store("pull", json!({"adapter": "prometheus", "period": 1, "sets": ["s"]}));
+    let preview = json!({"metric": {"query": {"group": ["kind"], "fold": {"_tx": [["count"]]}}}, "set": "s", "name": "other", "period": 1});
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..1_000).map(|_| scope.spawn(|| project.ask("POST", "preview", preview.clone()).status)).collect();
+        asked.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+    assert!(statuses.contains(&200));
+    assert!(figure(&server, "crashmeter_seal_lag_seconds") < 5.0);
+    assert_healthy(&project, 1);
+}
+
+#[test]
+fn n091_ten_thousand_metrics_in_a_set_and_two_stores_with_one_target() {
+    let server = Crashmeter::start();
+    let project = server.project("p");
+    let metric = |n: u32| json!({"query": {"filter": [{"n": [["equal", n % 100]]}], "fold": {"_tx": [["count"]]}}});
+    let metrics: serde_json::Map<String, Value> = (0..10_000).map(|n| (format!("m{n}"), metric(n))).collect();
+    let document = json!({"crashmeter": 1, "projects": {"p": {"metric_sets": {"all": {"metrics": metrics}}}}});
+    let applied = server.ask("POST", "/api/v1/apply", json!({"document": document}));
+    assert_eq!(applied.status, 200, "{:.300}", applied.body);
+    for n in 0..100 {
+        assert_eq!(project.submit(&json!({"attributes": {"n": n}})).expect("an answer").status, 200);
+    }
+    for name in ["one", "two"] {
+        let store = project.store(name, json!({"adapter": "prometheus", "period": "10s", "sets": ["all"]}));
+        let url = store["url"].as_str().expect("a pull URL").to_owned();
+        wait::until("a window of all metrics", crate::crashmeter::SETTLED, || {
+            let page = http::get(&url).expect("an answer").body;
+            let series = page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+            if series >= 10_000 { Ok(()) } else { Err(format!("{series} series: {page:.500}")) }
+        });
+    }
+    assert_eq!(figure(&server, "crashmeter_metrics_failed_total"), 0.0);
+}
+
+#[test]
+fn n094_odd_environments_change_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let before = "umask 000; unset HOME XDG_CACHE_HOME; export TZ=':no/such zone' LANG=tr_TR.UTF-8 LC_ALL=xx RUST_BACKTRACE=nonsense";
+    let mut server = Crashmeter::start_after(before);
+    let project = server.project("p");
+    assert_healthy(&project, 1);
+    for start in 0..2 {
+        for secret in ["admin.token", "catalog.key", "catalog.sqlite"] {
+            let mode = std::fs::metadata(server.data().join(secret)).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{secret} has mode {mode:o} at start {start}");
+        }
+        server.kill();
+        server.resume();
+    }
+    assert_healthy(&project, 2);
+    // Letters have one other case, whatever the language of the machine.
+    let query = json!({"query": {"filter": [{"kind": [["regular-expression", "title", {"case_insensitive": true}]]}], "fold": {"_tx": [["count"]]}}});
+    project.submit(&json!({"attributes": {"kind": "TITLE"}})).expect("an answer");
+    let answer = project.ask("POST", "query", query);
+    assert!(answer.status == 422 || answer.json()["matched"] == 1, "{}", answer.body);
+}
+
+#[test]
+fn n097_few_descriptors_and_a_stopped_process_lose_nothing() {
+    let server = Crashmeter::start_after("ulimit -n 64");
+    let project = server.project("p");
+    project.metric("s", "m", json!({"query": {"fold": {"_tx": [["count"]]}}}));
+    project.store("pull", json!({"adapter": "prometheus", "period": 1, "sets": ["s"]}));
+    assert_healthy(&project, 1);
+    let address = server.url().trim_start_matches("http://").to_owned();
+    // More than it has descriptors; those that it has not taken yet wait with the kernel.
+    let held: Vec<TcpStream> = (0..120).map(|_| TcpStream::connect(&address).expect("the kernel takes it")).collect();
+    drop(held);
+    wait::until("it answers again", crate::crashmeter::SETTLED, || match http::get(&format!("{}/readyz", server.url())) {
+        Ok(reply) if reply.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_healthy(&project, 2);
+    let sealed = || project.status("pull")["newest_sealed_window"].as_u64();
+    wait::until("a window", crate::crashmeter::SETTLED, || sealed().map(drop).ok_or_else(String::new));
+    let before = sealed().expect("there is one");
+    // Long enough for windows to be missed, if it could miss any.
+    server.frozen(|| std::thread::sleep(Duration::from_secs(4)));
+    wait::until("all windows since", crate::crashmeter::SETTLED, || {
+        if sealed().is_some_and(|newest| newest >= before + 4) { Ok(()) } else { Err(format!("{:?}", sealed())) }
+    });
+    assert_eq!(figure(&server, "crashmeter_gaps_total"), 0.0);
+    assert_healthy(&project, 3);
+}

@@ -73,6 +73,13 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Signals a program that runs, and all that it has started.
+    pub(crate) fn signal_all(&self, signal: Signal) {
+        rustix::process::kill_process_group(Pid::from_child(&self.child), signal).expect("a child that runs can be signalled");
+    }
+}
+
 impl Drop for Process {
     #[expect(clippy::print_stderr, reason = "a failing test shows what its programs said")]
     fn drop(&mut self) {
