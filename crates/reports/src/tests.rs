@@ -426,6 +426,58 @@ fn of_what_few_reports_pass_only_these_are_read_until_somebody_asks_again() {
     });
 }
 
+/// Folders as the versions left them that wrote each form of file: `evaluation make FOLDER 40 60` of `make bench`.
+#[test]
+fn a_folder_of_every_form_that_was_ever_written_opens_and_is_written_anew_without_loss() {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).expect("made");
+        for entry in std::fs::read_dir(from).expect("listed") {
+            let (path, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).expect("an entry");
+            if path.is_dir() { copy(&path, &to) } else { _ = std::fs::copy(&path, &to).expect("copied") }
+        }
+    }
+    for form in ["form-1", "form-2"] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(form), folder.path());
+        block_on(async {
+            let clock: Arc<HandClock> = Arc::default();
+            let opened =
+                Reports::open(folder.path(), Arc::new(RealDisk), clock, Stamp::ZERO, Settings { segment_bytes: 1, ..Settings::default() });
+            let (reports, recovery) = opened.expect("opens");
+            assert_eq!((recovery.reports, recovery.missing_commits, recovery.damaged.len()), (40, 0, 0), "{form}");
+            let reports = Arc::new(reports);
+            let bodies = |reports: &Reports| -> Vec<Vec<u8>> {
+                let report = |tx| reports.report(PROJECT, Tx(tx)).expect("read").expect("there");
+                (1..=40).map(|tx| report(tx).raw).collect()
+            };
+            let before = bodies(&reports);
+            for (tx, body) in (1..).zip(&before) {
+                let sent: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+                let kept = reports.report(PROJECT, Tx(tx)).expect("read").expect("there").report.attributes;
+                assert!(kept.iter().all(|(name, value)| sent["attributes"][name] == serde_json::json!(value)), "{form}, report {tx}");
+            }
+            let unique = Aggregate { op: AggregateOp::Unique, attribute: "guid".into() };
+            let query = Query { aggregates: vec![unique], ..Query::default() };
+            let ask = || reports.evaluate(PROJECT, always(), View::Current, &[&query], &Cancel::default()).expect("read").remove(0);
+            let answer = ask();
+            assert_eq!(
+                answer.as_ref().map(|table| (table.matched, table.rows[0].cells[0].scalar().cloned())),
+                Ok((40, Some(Value::Int(40))))
+            );
+            // Changed, so that its file is written anew, in the form of today.
+            reports
+                .amend(PROJECT, &[Tx(7)], &[Change::Set { attribute: "seen".into(), value: Some(Value::Bool(true)) }])
+                .await
+                .expect("taken");
+            archive_all(&reports, true);
+            let files: Vec<_> =
+                std::fs::read_dir(folder.path().join("parquet/1")).expect("listed").map(|file| file.expect("one").file_name()).collect();
+            assert!(files.iter().all(|file| file.to_string_lossy().ends_with("-1.parquet")), "{files:?}");
+            assert_eq!((bodies(&reports), ask()), (before, answer), "{form}");
+        });
+    }
+}
+
 #[test]
 fn a_damaged_file_does_not_hold_up_the_compaction_of_others() {
     block_on(async {

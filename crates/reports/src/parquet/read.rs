@@ -390,9 +390,12 @@ impl<T: DataType> Cells<T> {
         if read == rows { Ok((levels, values)) } else { Err(too_few_rows()) }
     }
 
-    /// The next rows of a column in which values may be missing.
+    /// The next rows of a column in which values may be missing, or may have been when it was written.
     fn spread(&mut self, rows: usize) -> ParquetResult<Vec<Option<T::T>>> {
         let (levels, values) = self.next(rows)?;
+        if !self.is_optional {
+            return Ok(values.into_iter().map(Some).collect());
+        }
         let mut values = values.into_iter();
         Ok(levels.into_iter().map(|level| if level == 1 { values.next() } else { None }).collect())
     }
