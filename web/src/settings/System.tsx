@@ -63,8 +63,8 @@ export function System() {
       )}
       {SUSPECT.test(page.data ?? '') && (
         <div class="notice bad" role="alert">
-          The server's clock is not believed: it has stepped ahead, or was far ahead of all reports when the server started. Windows go
-          on by the time that has really passed. Set the clock right; a step that was meant is taken after ten minutes.
+          The server's clock is not believed: it has stepped ahead, or was far ahead of all reports when the server started.
+          Windows go on by the time that has really passed. Set the clock right; a step that was meant is taken after ten minutes.
         </div>
       )}
       {page.error && <ErrorBox error={page.error} retry={page.reload} />}

@@ -90,7 +90,7 @@ struct Words {
 
 impl Words {
     fn read(page: &Bytes, count: usize) -> Option<Words> {
-        let texts: Option<Vec<Bytes>> = texts(&page, count).map(|text| Some(page.slice_ref(text?))).collect();
+        let texts: Option<Vec<Bytes>> = texts(page, count).map(|text| Some(page.slice_ref(text?))).collect();
         Some(Words { texts: texts?, codes: vec![MISSING; count] })
     }
 
