@@ -372,28 +372,32 @@ def clock(args, folder):
         rig.end()
 
 
-# Every report is another, and answers are told apart.
+# Every report is another, and answers are told apart. Each connection rests for so many milliseconds between two reports.
 STORM = """
-local n = 0
+local n, first = 0, FIRST
 request = function()
   n = n + 1
-  local body = string.format('{"uuid":"%08x-0000-4000-8000-%012x","attributes":{"key":"s%d","guid":"g%d"}}', n, n, n, n % 1000)
+  local body = string.format('{"uuid":"%08x-0000-4000-8000-%012x","attributes":{"key":"s%d","guid":"g%d"}}', first + n, n, n, n % 1000)
   return wrk.format("POST", nil, {["Content-Type"] = "application/json"}, body)
+end
+delay = function()
+  return REST
 end
 done = function(summary)
   io.write(string.format("answers %d %d", summary.requests, summary.errors.status))
 end
 """
+# Reports a second of a project as usual; a storm has a hundred times as many.
+USUAL = 20
+CONNECTIONS = 32
 
 
 def storm(args, folder):
-    """A project sends a hundred times as much as before: its reports are all counted, in time, and another hardly notices."""
+    """A project sends a hundred times as much as before, then all it can: its reports are counted, in time, and another hardly notices."""
     if not shutil.which("wrk"):
         return "not done: wrk is not installed"
-    rig, took = Rig(args.program, folder, args.seed), {"quiet": [], "storm": []}
-    script = folder / "storm.lua"
-    script.write_text(STORM)
-    usual, seconds = 20, max(5, args.cycles)
+    rig, took, rates, counted = Rig(args.program, folder, args.seed), {}, {}, [0, 0]
+    seconds = max(5, args.cycles)
     try:
         rig.set_up()
         made = json.loads(ask(rig.address, "POST", "/api/v1/projects", {"name": "other"}, rig.token)[1])
@@ -402,9 +406,9 @@ def storm(args, folder):
         def send_other(phase):
             """At its own pace whatever the answers take: each is timed from when it was due."""
             connection = http.client.HTTPConnection(*rig.address, timeout=30)
-            began = time.monotonic()
-            for number in range(usual * seconds):
-                due = began + number / usual
+            took[phase], began = [], time.monotonic()
+            for number in range(USUAL * seconds):
+                due = began + number / USUAL
                 time.sleep(max(0, due - time.monotonic()))
                 connection.request("POST", other, json.dumps({"attributes": {"n": number}}), {"Content-Type": "application/json"})
                 reply = connection.getresponse()
@@ -413,28 +417,39 @@ def storm(args, folder):
                     raise Broken(f"the other project was refused: {reply.status}")
                 took[phase].append(time.monotonic() - due)
 
+        def send(phase, rest_ms):
+            script = folder / f"{phase}.lua"
+            script.write_text(STORM.replace("FIRST", str(len(rates) << 28)).replace("REST", str(rest_ms)))
+            host, port = rig.address
+            command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds + 1}s", "-s", str(script), f"http://{host}:{port}{rig.path}"]
+            storming = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            time.sleep(0.5)
+            send_other(phase)
+            sent, refused = (int(number) for number in storming.communicate()[0].rsplit("answers ", 1)[1].split())
+            rates[phase] = sent / (seconds + 1)
+            counted[0] += sent
+            counted[1] += refused
+
         send_other("quiet")
-        host, port = rig.address
-        command = ["wrk", "-t1", "-c32", f"-d{seconds + 1}s", "-s", str(script), f"http://{host}:{port}{rig.path}"]
-        storming = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        time.sleep(0.5)
-        send_other("storm")
-        sent, refused = (int(number) for number in storming.communicate()[0].rsplit("answers ", 1)[1].split())
+        send("storm", CONNECTIONS * 1_000 // (100 * USUAL) - 1)
+        send("flood", 0)
         lag = rig.figure("crashmeter_seal_lag_seconds")
         time.sleep(2.5)
         there = rig.query({"query": {"fold": {"_tx": [["unique"]]}}, "from": 0, "to": 4_000_000_000})["matched"]
         # wrk does not wait for the last answer of each of its connections.
-        if not sent - refused <= there <= sent - refused + 32:
+        sent, refused = counted
+        if not sent - refused <= there <= sent - refused + 2 * CONNECTIONS:
             raise Broken(f"{sent} sent, {refused} refused, and there are {there}")
         rig.check_store(there)
         if lag > 1:
             raise Broken(f"the last window was sealed {lag:.1f} s after its end")
         rig.kill()
         rig.check_audit()
-        p99 = {phase: sorted(times)[int(len(times) * 0.99)] * 1_000 for phase, times in took.items()}
+        p50, p99 = ({phase: sorted(times)[int(len(times) * part)] * 1_000 for phase, times in took.items()} for part in (0.5, 0.99))
         return (
-            f"{there / (seconds + 1):.0f} reports a second for {seconds + 1} s, {refused} refused, all counted, sealed "
-            f"{lag * 1_000:.0f} ms after the end; the other project's p99 {p99['storm']:.1f} ms, {p99['quiet']:.1f} ms when quiet"
+            f"{there} reports, {refused} refused, all counted, sealed {lag * 1_000:.0f} ms after the end; the other project waits "
+            f"{p50['quiet']:.1f} ms (p99 {p99['quiet']:.1f}) when quiet, {p50['storm']:.1f} ({p99['storm']:.1f}) beside "
+            f"{rates['storm']:.0f} reports a second, {p50['flood']:.1f} ({p99['flood']:.1f}) beside {rates['flood']:.0f}"
         )
     finally:
         rig.end()
