@@ -1,6 +1,6 @@
 // Metric Export: what a store gets is what is shown, and its state changes before one's eyes.
 
-import { endpoint, expect, logIn, submit, test } from './server';
+import { endpoint, expect, listener, logIn, submit, test } from './server';
 
 test('the bytes shown of a window are those the store got', async ({ page, server }) => {
   const url = await server.project('shooter');
@@ -25,6 +25,95 @@ test('the bytes shown of a window are those the store got', async ({ page, serve
   const shown = await page.locator('pre.code').allTextContents();
   expect(shown.some((text) => text.includes(sent.trim()))).toBe(true);
   store.close();
+});
+
+test('of every adapter the bytes shown of a window are those that went over the wire', async ({ page, server }) => {
+  test.setTimeout(90_000);
+  const url = await server.project('shooter');
+  await server.api('PUT', '/projects/shooter/metric-sets/errors/metrics/by-type', {
+    query: { group: ['error.type'], fold: { _tx: [['unique']], 'process.age': [['mean']] } },
+  });
+  const [influx, datadog, circonus, grafana, graphite] = await Promise.all([
+    endpoint(),
+    endpoint(),
+    endpoint(),
+    endpoint(),
+    listener(),
+  ]);
+  datadog.answer.status = 202;
+  datadog.answer.body = '{"status": "ok"}';
+  for (const store of [circonus, grafana]) store.answer.status = 200;
+  const pushed: Record<string, [Record<string, unknown>, { bodies: string[]; close: () => void }]> = {
+    influxdb: [{ url: `${influx.url}/write?db=crashes` }, influx],
+    datadog: [{ url: datadog.url, version: 'v1', api_key: '0'.repeat(32) }, datadog],
+    circonus_push: [{ url: `${circonus.url}/module/httptrap/id/secret` }, circonus],
+    grafana: [{ url: `${grafana.url}/metrics`, api_key: 'any' }, grafana],
+    graphite: [{ host: '127.0.0.1', port: graphite.port }, graphite],
+  };
+  for (const [adapter, [fields]] of Object.entries(pushed)) {
+    const settings = { adapter, period: 2, sets: ['errors'], ...fields };
+    await server.api('PUT', `/projects/shooter/metric-stores/${adapter}`, settings);
+  }
+  type Pulled = { url: string; username?: string; password?: string };
+  const pulled: Record<string, Pulled> = {};
+  for (const adapter of ['prometheus', 'circonus_pull']) {
+    const settings = { adapter, period: 2, sets: ['errors'] };
+    pulled[adapter] = await server.api<Pulled>('PUT', `/projects/shooter/metric-stores/${adapter}`, settings);
+  }
+  // The first window of all of them is sealed.
+  await expect.poll(() => influx.bodies.length, { timeout: 20_000 }).toBeGreaterThan(0);
+  await submit(url, { 'error.type': 'loud-one', 'process.age': 7 });
+  type Told = { windows: { start: number; matched: number | null }[] };
+  let start = 0;
+  await expect
+    .poll(
+      async () => {
+        const told = await server.api<Told>('GET', '/projects/shooter/metric-sets/errors/metrics/by-type/values');
+        start = told.windows.find((window) => (window.matched ?? 0) > 0)?.start ?? 0;
+        return start;
+      },
+      { timeout: 20_000 },
+    )
+    .toBeGreaterThan(0);
+
+  await logIn(page, server);
+  const shown = async (store: string, window: string) => {
+    await page.goto(`${server.url}/p/shooter/settings/metric-export/stores/${store}?tab=output${window}`);
+    await page.locator('pre.code').first().waitFor();
+    return page.locator('pre.code').allTextContents();
+  };
+  for (const [adapter, [, store]] of Object.entries(pushed)) {
+    await expect.poll(() => store.bodies.some((body) => body.includes('loud-one')), { timeout: 20_000 }).toBe(true);
+    const texts = (await shown(adapter, `&window=${start}`)).map((text) => text.slice(text.indexOf('\n\n') + 2).trim());
+    // Lines of several windows may go over one connection; what was shown of this one is a part of it.
+    const sent = store.bodies.map((body) => body.trim());
+    expect(
+      texts.some((text) => text.includes('loud-one')),
+      `${adapter}: ${texts}`,
+    ).toBe(true);
+    for (const text of texts) {
+      const went = adapter === 'graphite' ? sent.some((body) => body.includes(text)) : sent.includes(text);
+      expect(went, `${adapter} was shown\n${text}\nand was sent\n${sent.join('\n')}`).toBe(true);
+    }
+    store.close();
+  }
+  for (const [adapter, { url: address, username, password }] of Object.entries(pulled)) {
+    const login: Record<string, string> = username
+      ? { authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}` }
+      : {};
+    // The page changes with each window: the same one before and after is the one between.
+    await expect
+      .poll(
+        async () => {
+          const read = async () => (await fetch(address, { headers: login })).text();
+          const before = await read();
+          const [text] = await shown(adapter, '');
+          return before === (await read()) ? text?.trim() === before.trim() : undefined;
+        },
+        { timeout: 30_000 },
+      )
+      .toBe(true);
+  }
 });
 
 test('a store that refuses its key is told so, and goes on by itself once it is mended, without a reload', async ({

@@ -1,7 +1,7 @@
 // What senders and names may hold, wherever the page shows it; and what a page of another site can do. Numbers are those of the list of
 // hostile inputs in docs/reliability.md.
 
-import { endpoint, expect, logIn, type Server, submit, test } from './server';
+import { endpoint, expect, logIn, type Server, settled, submit, test } from './server';
 
 const HOSTILE = [
   // 45
@@ -62,7 +62,7 @@ test('45-48: hostile values are text, in every place that shows them', async ({ 
   for (const address of PAGES) {
     await page.goto(`${server.url}/p/p/${address}`);
     await expect(page.getByRole('heading').first()).toBeAttached();
-    await page.waitForLoadState('networkidle');
+    await settled(page);
     expect(await hit(), address).toBeUndefined();
     expect(await page.locator('main script, main img[src="x"], main svg[onload], main b').count(), address).toBe(0);
     const links = await page.locator('a[href]').evaluateAll((all) => all.map((one) => one.getAttribute('href') ?? ''));
@@ -164,7 +164,7 @@ test('secrets are nowhere: not on a page, not in an address, not in copied comma
   for (const store of ['influx', 'dog']) {
     for (const tab of ['', '?tab=output', '?tab=attempts', '?tab=configure']) {
       await page.goto(`${server.url}/p/p/settings/metric-export/stores/${store}${tab}`);
-      await page.waitForLoadState('networkidle');
+      await settled(page);
       kept.push(await page.content());
     }
   }

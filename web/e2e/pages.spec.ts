@@ -2,7 +2,7 @@
 
 import { mkdirSync } from 'node:fs';
 import { faultsOf } from './axe';
-import { endpoint, expect, logIn, type Page, populate, type Server, test } from './server';
+import { endpoint, expect, logIn, type Page, populate, type Server, settled, test } from './server';
 
 /** Where the pictures go; the guide in docs/ has some of them. */
 const PICTURES = process.env.CRASHMETER_PICTURES ?? 'test-results/pictures';
@@ -52,6 +52,14 @@ const SHOWN: Shown[] = [
   ['account', '/account'],
   ['system', '/system'],
   ['audit-log', '/audit-log'],
+  [
+    'views',
+    '/p/shooter/explore?g=error.type&t=-15m..now',
+    async (page) => {
+      await page.locator('summary', { hasText: 'View' }).click();
+      await page.getByRole('link', { name: 'Players by version' }).waitFor();
+    },
+  ],
   ['empty', '/p/empty/explore'],
   ['nothing-exported', '/p/empty/settings/metric-export'],
 ];
@@ -63,6 +71,8 @@ async function fill(server: Server) {
   await server.api('PUT', '/projects/shooter/metric-sets/Errors/metrics/ByType', {
     query: { group: ['error.type'], fold: { _tx: [['unique']] } },
   });
+  const view = { search: '?g=application.version&a=unique%7Eguid&t=-7d..now' };
+  await server.api('PUT', '/projects/shooter/views/Players%20by%20version', view);
   const influx = { adapter: 'influxdb', period: 1, sets: ['Errors'], url: `${store.url}/write?db=crashes` };
   await server.api('PUT', '/projects/shooter/metric-stores/influx', influx);
   const prom = { adapter: 'prometheus', period: 1, sets: ['Errors'], username: 'prometheus', password: 'pass-word' };
@@ -88,7 +98,7 @@ for (const scheme of ['light', 'dark'] as const) {
       await page.goto(server.url + address);
       await page.getByRole('heading', { level: 1 }).first().waitFor({ state: 'attached' });
       await prepare?.(page);
-      await page.waitForLoadState('networkidle');
+      await settled(page);
       faults.push(...(await faultsOf(page)).map((fault) => `${name}: ${fault}`));
       await page.screenshot({ path: `${PICTURES}/${name}-${scheme}.png` });
     }
@@ -107,7 +117,7 @@ test('at 320 px nothing is wider than the screen, and the first page works by to
     await page.goto(server.url + address);
     await page.getByRole('heading', { level: 1 }).first().waitFor({ state: 'attached' });
     await prepare?.(page);
-    await page.waitForLoadState('networkidle');
+    await settled(page);
     const [content, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
     if (content > screen) wide.push(`${name}: ${content} px`);
   }

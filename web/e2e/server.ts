@@ -6,7 +6,8 @@ import { createServer } from 'node:http';
 import { type AddressInfo, createServer as createSocket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test as base, type Page } from '@playwright/test';
+import { unzipSync } from 'node:zlib';
+import { test as base, expect, type Page, type Request } from '@playwright/test';
 
 const PROGRAM = process.env.CRASHMETER ?? '../target/debug/crashmeter';
 const STARTED_MS = 20_000;
@@ -138,13 +139,45 @@ export async function endpoint(): Promise<{
     const parts: Buffer[] = [];
     request.on('data', (part) => parts.push(part));
     request.on('end', () => {
-      bodies.push(Buffer.concat(parts).toString());
+      const body = Buffer.concat(parts);
+      bodies.push((request.headers['content-encoding'] === undefined ? body : unzipSync(body)).toString());
       reply.writeHead(answer.status);
       reply.end(answer.body);
     });
   });
   await new Promise<void>((done) => http.listen(0, '127.0.0.1', done));
   return { url: `http://127.0.0.1:${(http.address() as AddressInfo).port}`, bodies, answer, close: () => http.close() };
+}
+
+/** A listener that stands for a store which is sent lines over TCP: keeps what it got of each connection. */
+export async function listener(): Promise<{ port: number; bodies: string[]; close: () => void }> {
+  const bodies: string[] = [];
+  const socket = createSocket((connection) => {
+    const at = bodies.push('') - 1;
+    connection.on('data', (part) => {
+      bodies[at] += part.toString();
+    });
+    connection.on('error', () => undefined);
+  });
+  await new Promise<void>((done) => socket.listen(0, '127.0.0.1', done));
+  return { port: (socket.address() as AddressInfo).port, bodies, close: () => socket.close() };
+}
+
+/** Questions of a page that are open, its event stream apart. */
+const asked = new WeakMap<Page, Set<Request>>();
+
+/** Waits until a page has what it asked for: nothing was open for a moment. */
+export async function settled(page: Page) {
+  let since = Date.now();
+  await expect
+    .poll(
+      () => {
+        if ((asked.get(page)?.size ?? 0) > 0) since = Date.now();
+        return Date.now() - since;
+      },
+      { timeout: 20_000, intervals: [50] },
+    )
+    .toBeGreaterThan(400);
 }
 
 export async function logIn(page: Page, server: Server) {
@@ -171,6 +204,11 @@ export const test = base.extend<{ server: Server; quiet: string[] }>({
         if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) faults.push(message.text());
       });
       page.on('pageerror', (error) => faults.push(String(error)));
+      const open = new Set<Request>();
+      asked.set(page, open);
+      page.on('request', (request) => !request.url().endsWith('/events') && open.add(request));
+      page.on('requestfinished', (request) => open.delete(request));
+      page.on('requestfailed', (request) => open.delete(request));
       await use(faults);
       if (faults.length > 0) throw new Error(`the console says: ${faults.join('\n')}`);
     },

@@ -213,6 +213,7 @@ impl Catalog {
             delivery::owe(&transaction, backfill.store, Slot { window, backfill: backfill.id }, filled.due, now)?;
         }
         transaction.commit()?;
+        self.ledger_changes.count(filled.project);
         Ok(true)
     }
 

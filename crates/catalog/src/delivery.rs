@@ -263,6 +263,7 @@ impl Catalog {
             )?
             .execute(params![store.0, ATTEMPTS_KEPT])?;
         transaction.commit()?;
+        self.count_change(store);
         Ok(())
     }
 
@@ -286,6 +287,7 @@ impl Catalog {
         let transaction = connection.transaction()?;
         settle(&transaction, store, slot, settled, attempts)?;
         transaction.commit()?;
+        self.count_change(store);
         Ok(())
     }
 
@@ -396,6 +398,7 @@ impl Catalog {
                start = max(start, excluded.start), at = excluded.at, reader = excluded.reader, bytes = excluded.bytes",
             params![store.0, window.start_secs() as i64, at.secs() as i64, reader, bytes as i64],
         )?;
+        self.count_change(store);
         Ok(())
     }
 

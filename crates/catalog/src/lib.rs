@@ -15,6 +15,7 @@ mod delivery;
 mod edit;
 mod guess;
 mod issue;
+mod ledger_changes;
 mod load;
 mod password;
 mod schema;
@@ -43,9 +44,10 @@ pub use secrets::random_bytes;
 pub use session::{LoginError, Session, SessionAccess};
 pub use token::{Access, Scope, TokenSummary, content_hash, token_hash};
 pub use user::{Role, User, UserEdit, check_user_name};
-pub use view::{View, ViewDraft};
+pub use view::{SavedSearch, View, ViewDraft};
 
 use guess::Guesses;
+use ledger_changes::LedgerChanges;
 use model::ProjectId;
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use rusqlite::Connection;
@@ -150,6 +152,7 @@ pub struct Catalog {
     /// Not in the snapshot: they come and go without a change of configuration.
     sessions: RwLock<OpenSessions>,
     guesses: Mutex<Guesses>,
+    ledger_changes: LedgerChanges,
 }
 
 impl Catalog {
@@ -170,6 +173,7 @@ impl Catalog {
             snapshot,
             sessions,
             guesses: Mutex::default(),
+            ledger_changes: LedgerChanges::default(),
         })
     }
 

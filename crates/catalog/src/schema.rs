@@ -200,6 +200,12 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE audit ADD COLUMN project INTEGER REFERENCES project (id);
     ",
+    // A view is either a Backtrace client's (`queries`, `payload`) or a search of Explore. And which windows points are still needed for.
+    "
+    ALTER TABLE view ADD COLUMN search TEXT;
+    ALTER TABLE view ADD COLUMN saved_by TEXT;
+    CREATE INDEX delivery_needed ON delivery (period, start) WHERE open > 0;
+    ",
 ];
 
 /// Brings a database to this program's version; refuses one that a newer program has written.

@@ -127,6 +127,7 @@ impl Catalog {
             }
         }
         transaction.commit()?;
+        self.ledger_changes.count(sealed.project);
         Ok(())
     }
 
@@ -140,6 +141,7 @@ impl Catalog {
             params![project.0, window.period().secs(), window.start_secs() as i64, until_secs as i64],
         )?;
         transaction.commit()?;
+        self.ledger_changes.count(project);
         Ok(())
     }
 

@@ -140,6 +140,13 @@ impl Catalog {
         Some(SessionAccess { hash: *hash, user: user.name.clone(), role: user.role, expires, write_due })
     }
 
+    /// Whether a session is still open, without counting as a use of it.
+    pub fn is_session_open(&self, hash: &[u8; 32], now: Stamp) -> bool {
+        let sessions = self.sessions();
+        let Some(session) = sessions.get(hash).filter(|session| session.is_open(now.micros())) else { return false };
+        self.snapshot.borrow().users.iter().any(|user| user.id == session.user && user.disabled.is_none())
+    }
+
     /// Writes when a session was last used.
     pub fn write_session_use(&self, hash: &[u8; 32]) -> Result<(), CatalogError> {
         let used = self.sessions().get(hash).map(|session| session.used.load(Ordering::Relaxed));

@@ -2,6 +2,7 @@
 
 use crate::disk;
 use crate::intake::Intake;
+use crate::routes::events::Streams;
 use crate::share::{Pace, Room};
 use crate::source::Source;
 use catalog::{Catalog, CatalogError};
@@ -11,7 +12,7 @@ use ingest::Limits;
 use model::Stamp;
 use reports::Reports;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use url::Url;
 
 /// Bytes of submissions being read, parsed or stored at one time, over all connections.
@@ -38,6 +39,10 @@ pub(crate) struct App {
     /// The disk of the data folder.
     pub(crate) disk: Arc<disk::Room>,
     pub(crate) queries: Arc<Semaphore>,
+    /// Event streams that are open.
+    pub(crate) streams: Arc<Streams>,
+    /// Turns true when the server is told to stop: what would last ends then.
+    pub(crate) stopping: watch::Receiver<bool>,
     passwords: Arc<Semaphore>,
     pub(crate) started: std::time::Instant,
 }
@@ -54,6 +59,7 @@ pub(crate) struct Parts {
     /// Reports a second of one token.
     pub(crate) rate: Option<u32>,
     pub(crate) disk: Arc<disk::Room>,
+    pub(crate) stopping: watch::Receiver<bool>,
 }
 
 impl App {
@@ -71,6 +77,8 @@ impl App {
             pace: Pace::new(parts.rate),
             disk: parts.disk,
             queries: Arc::new(Semaphore::new(QUERIES)),
+            streams: Arc::default(),
+            stopping: parts.stopping,
             passwords: Arc::new(Semaphore::new(PASSWORDS)),
             started: std::time::Instant::now(),
         }

@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// A caller with a valid token.
 pub(crate) struct Caller {
     identity: Identity,
+    /// The SHA-256 of the token's text.
+    hash: [u8; 32],
     snapshot: Arc<Snapshot>,
 }
 
@@ -81,6 +83,14 @@ impl Caller {
         Ok(())
     }
 
+    /// Whether the caller would still be let in, for an answer that lasts. Looking does not count as a use of a session.
+    pub(crate) fn is_still_welcome(&self, app: &App) -> bool {
+        match &self.identity {
+            Identity::Token(_) => app.catalog.published().tokens.contains_key(&self.hash),
+            Identity::User(_) => app.catalog.is_session_open(&self.hash, app.reports.now()),
+        }
+    }
+
     /// The configuration the request is judged by.
     pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
@@ -100,7 +110,7 @@ impl Caller {
         // Looked up by hash: how long it takes says nothing about how much of a guess was right.
         let hash = token_hash(token);
         if let Some(access) = snapshot.tokens.get(&hash) {
-            return Some(Caller { identity: Identity::Token(*access), snapshot });
+            return Some(Caller { identity: Identity::Token(*access), hash, snapshot });
         }
         let session = app.catalog.session(&hash, app.reports.now())?;
         if session.write_due {
@@ -112,7 +122,7 @@ impl Caller {
                 }
             });
         }
-        Some(Caller { identity: Identity::User(session), snapshot })
+        Some(Caller { identity: Identity::User(session), hash, snapshot })
     }
 }
 

@@ -118,6 +118,7 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
     let intake = Arc::new(Intake::default());
     let source = Arc::new(Source { reports: reports.clone(), intake: intake.clone() });
     let (export, sealer) = Export::start(source, catalog.clone(), Door::new(egress.clone()));
+    let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App::new(Parts {
         catalog,
         reports,
@@ -128,11 +129,11 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
         egress,
         rate: options.rate,
         disk,
+        stopping: stopping.clone(),
     }));
     let admin_token_path = data.join("admin.token");
     write_admin_token(&app, &admin_token_path).await?;
     let admin_password = app.catalog(|app, now| app.catalog.create_first_user(FIRST_START, now)).await?;
-    let (stop, stopping) = watch::channel(false);
     let connections = tokio::spawn(http::serve(listener, routes::router(app.clone()), stopping));
     Ok(Running { address, public_url, admin_token_path, admin_password, app, stop, connections, sealer, _lock: lock })
 }

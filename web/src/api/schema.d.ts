@@ -295,6 +295,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Tells what of a project changes, as server-sent events, until the server stops or the token ends. The first event is `opened` with
+         *     the server's `version` and the `page` it serves; then `changed` with `topics` out of `reports`, `refusals`, `configuration` and
+         *     `stores`, at most four a second. What has changed is asked for at its own address.
+         */
+        get: operations["stream"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project}/metric-sets": {
         parameters: {
             query?: never;
@@ -666,6 +687,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/refusals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The newest submissions that were refused since the server started, newest first, as their senders were told: 20 at most. */
+        get: operations["refusals"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project}/reports": {
         parameters: {
             query?: never;
@@ -729,6 +767,41 @@ export interface paths {
         /** Tries a store that is not saved. */
         post: operations["test_unsaved"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/views": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The project's views by name. */
+        get: operations["list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/views/{view}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Saves a view, in place of one of that name. */
+        put: operations["put"];
+        post?: never;
+        /** Deletes a view. */
+        delete: operations["delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1191,6 +1264,11 @@ export interface components {
             /** @description `viewer`, `editor` or `admin`. */
             role: string;
         };
+        /** @description A search to save. */
+        NewView: {
+            /** @description What stands in Explore's address from the question mark on, at most 8,192 bytes. */
+            search: string;
+        };
         /** @description A session just opened. */
         OpenedSession: {
             /**
@@ -1292,6 +1370,23 @@ export interface components {
         ProblemPart: {
             detail: string;
             field: string;
+        };
+        /** @description A submission that was refused, as its sender was told. */
+        Refusal: {
+            /**
+             * Format: int64
+             * @description Unix seconds.
+             */
+            at: number;
+            /** @description What is wrong and what would mend it. */
+            detail: string;
+            /** @description As it is counted. */
+            reason: string;
+            /**
+             * Format: int32
+             * @description The HTTP status.
+             */
+            status: number;
         };
         /** @description Reports of a time frame. */
         ReportsAnswer: {
@@ -1589,6 +1684,14 @@ export interface components {
              * @description First second.
              */
             start: number;
+        };
+        /** @description A search of Explore under a name. */
+        View: {
+            name: string;
+            /** @description Who saved it last, as the audit log names them. */
+            saved_by: string;
+            /** @description What stands in Explore's address from the question mark on; empty for the search it begins with. */
+            search: string;
         };
     };
     responses: never;
@@ -2143,6 +2246,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                };
+            };
+        };
+    };
+    stream: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -2926,6 +3058,27 @@ export interface operations {
             };
         };
     };
+    refusals: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Refusal"][];
+                };
+            };
+        };
+    };
     select: {
         parameters: {
             query?: never;
@@ -3038,6 +3191,95 @@ export interface operations {
                 };
             };
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["View"][];
+                };
+            };
+        };
+    };
+    put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+                view: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewView"];
+            };
+        };
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project: string;
+                view: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

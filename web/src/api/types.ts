@@ -8,6 +8,8 @@ export type ValuesAnswer = Schemas['ValuesAnswer'];
 export type Preview = Schemas['Preview'];
 export type Outcome = Schemas['Outcome'];
 export type Me = Schemas['Me'];
+export type Refusal = Schemas['Refusal'];
+export type View = Schemas['View'];
 export type MetricValues = Schemas['MetricValues'];
 
 export type Attribute = { name: string; texts: number; numbers: number; booleans: number };

@@ -1,6 +1,7 @@
 // The frame of every page: who is here, where one can go, and the page of the address.
 import { useEffect, useState } from 'preact/hooks';
 import { type ApiError, ask, get, session } from '../api/client';
+import { useLive } from '../api/live';
 import { useResource } from '../api/resource';
 import type { Me } from '../api/types';
 import { Explore } from '../explore/Explore';
@@ -31,6 +32,8 @@ export function App() {
   const [zone, setZone] = useState(readZone);
   const [theme, setTheme] = useState<Theme>(readTheme);
   const dark = useDark();
+  const shownProject = route && 'project' in route && projects.data?.includes(route.project) ? route.project : undefined;
+  const live = useLive(ended ? undefined : shownProject);
 
   useEffect(() => {
     session.ended = () => setEnded(true);
@@ -131,6 +134,19 @@ export function App() {
           </button>
         </div>
       </header>
+      {live.lost && (
+        <div class="banner warn" role="status">
+          The server does not answer. What is shown may be old; this page tries again by itself.
+        </div>
+      )}
+      {live.outdated && (
+        <div class="banner" role="status">
+          The server has a newer version of this page.{' '}
+          <button type="button" onClick={() => location.reload()}>
+            Reload
+          </button>
+        </div>
+      )}
       <Page key={project ?? ''} route={route} search={search} projects={projects.data} added={projects.reload} />
     </AppContext.Provider>
   );

@@ -15,6 +15,7 @@ import { Builder } from './Builder';
 import { ExportDialog } from './ExportDialog';
 import { ReportDrawer } from './Report';
 import { List, Table } from './Results';
+import { Views } from './Views';
 
 /** Groups with a line of their own in the chart. */
 const LINES = 8;
@@ -168,6 +169,7 @@ export function Explore({ project, search }: { project: string; search: string }
             </button>
           </div>
           <div class="row">
+            <Views project={project} search={search} />
             <button type="button" onClick={() => setRun(run + 1)} title="r, Shift+Enter or Ctrl+Enter">
               Run again
             </button>

@@ -9,15 +9,21 @@ import { describe, fromBody, writeQuery } from '../model/query';
 import { Dialog, Empty, ErrorBox, Loading, Scroll } from '../ui/parts';
 import { Status, Ticks } from './status';
 
-/** Milliseconds from look to look. */
+/** Milliseconds from look to look while no changes are told. */
 export const EVERY_MS = 5_000;
 
 export function MetricExport({ project }: { project: string }) {
   const { me } = useApp();
   const now = useNow();
   const editor = may(me, 'edit');
-  const sets = useResource<MetricSet[]>('sets', (signal) => get(of(project, 'metric-sets'), signal), { every: EVERY_MS });
-  const stores = useResource<Store[]>('stores', (signal) => get(of(project, 'metric-stores'), signal), { every: EVERY_MS });
+  const sets = useResource<MetricSet[]>('sets', (signal) => get(of(project, 'metric-sets'), signal), {
+    every: EVERY_MS,
+    topics: ['configuration'],
+  });
+  const stores = useResource<Store[]>('stores', (signal) => get(of(project, 'metric-stores'), signal), {
+    every: EVERY_MS,
+    topics: ['configuration'],
+  });
   const adapters = useResource<Adapter[]>('adapters', (signal) => get('/adapters', signal));
   const names = stores.data?.map((store) => store.name) ?? [];
   const statuses = useResource<Map<string, StoreStatus>>(
@@ -28,7 +34,7 @@ export function MetricExport({ project }: { project: string }) {
       );
       return new Map(await Promise.all(each));
     },
-    { every: EVERY_MS, on: names.length > 0 },
+    { every: EVERY_MS, topics: ['stores', 'configuration'], on: names.length > 0 },
   );
   const [error, setError] = useState<ApiError>();
   const [deleting, setDeleting] = useState<Metric>();

@@ -106,7 +106,7 @@ function Values({ project, path, metric, stores, search }: ValuesProps) {
       const { from, to } = bounds(span, Math.floor(Date.now() / 1000));
       return get(`${path}/values?period=${period}&from=${from}&to=${to}`, signal);
     },
-    'back' in span ? { every: Math.max(EVERY_MS, period * 1000) } : {},
+    'back' in span ? { every: Math.max(EVERY_MS, period * 1000), topics: ['stores'] } : {},
   );
   const told = values.data;
   const colors = palette(dark);

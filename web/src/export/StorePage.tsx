@@ -25,13 +25,22 @@ export function StorePage({ project, name, search }: { project: string; name: st
   const now = useNow();
   const editor = may(me, 'edit');
   const path = of(project, 'metric-stores', name);
-  const store = useResource<Store>('store', (signal) => get(path, signal));
-  const status = useResource<StoreStatus>('status', (signal) => get(`${path}/status`, signal), { every: EVERY_MS });
+  const tab = new URLSearchParams(search).get('tab') ?? '';
+  // A form that somebody fills in must not change under their hands; saving tells them.
+  const editing = tab === 'configure';
+  const store = useResource<Store>(
+    `store ${editing}`,
+    (signal) => get(path, signal),
+    editing ? {} : { topics: ['configuration'] },
+  );
+  const status = useResource<StoreStatus>('status', (signal) => get(`${path}/status`, signal), {
+    every: EVERY_MS,
+    topics: ['stores', 'configuration'],
+  });
   const adapters = useResource<Adapter[]>('adapters', (signal) => get('/adapters', signal));
   const [error, setError] = useState<ApiError>();
   const [outcome, setOutcome] = useState<Outcome>();
   const [deleting, setDeleting] = useState(false);
-  const tab = new URLSearchParams(search).get('tab') ?? '';
   const adapter = adapters.data?.find((one) => one.name === store.data?.adapter);
 
   const act = async (work: () => Promise<unknown>) => {

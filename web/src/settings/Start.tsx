@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks';
 import { get, of, post } from '../api/client';
 import { useResource } from '../api/resource';
-import type { Project, ReportsAnswer } from '../api/types';
+import type { Project, Refusal, ReportsAnswer } from '../api/types';
 import { useApp } from '../app/context';
 import { paths } from '../app/routes';
 import { shown } from '../model/format';
@@ -10,6 +10,8 @@ import { clock } from '../model/time';
 import { Code, ErrorBox, Loading } from '../ui/parts';
 
 const LOOK_MS = 2_000;
+/** Refusals shown. */
+const REFUSALS = 5;
 
 export function Start({ project }: { project: string }) {
   const { zone } = useApp();
@@ -22,8 +24,12 @@ export function Start({ project }: { project: string }) {
       const columns = ['error.type', 'error.message', 'application', 'timestamp.received'];
       return post(of(project, 'reports'), { columns, from: to - 30 * 86400, to, limit: 1 }, signal);
     },
-    { every: LOOK_MS },
+    { every: LOOK_MS, topics: ['reports'] },
   );
+  const refusals = useResource<Refusal[]>('refusals', (signal) => get(of(project, 'refusals'), signal), {
+    every: LOOK_MS,
+    topics: ['refusals'],
+  });
   if (known.error) return <main id="page">{<ErrorBox error={known.error} retry={known.reload} />}</main>;
   if (!known.data) return <Loading />;
   const url = known.data.submission_urls[0];
@@ -90,6 +96,18 @@ export function Start({ project }: { project: string }) {
       ) : (
         <div class="notice" role="status">
           ○ Waiting for a report… this page notices by itself.
+        </div>
+      )}
+      {refusals.data && refusals.data.length > 0 && (
+        <div class="notice bad" role="status">
+          <strong>Refused:</strong>
+          <ul class="plain">
+            {refusals.data.slice(0, REFUSALS).map((one, at) => (
+              <li key={at}>
+                {clock(one.at, zone)}: {one.detail} <span class="soft">({one.status})</span>
+              </li>
+            ))}
+          </ul>
         </div>
       )}
       <section class="panel">

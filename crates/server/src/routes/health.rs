@@ -101,6 +101,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, cra
     page.one("crashmeter_delivery_failures_total", "counter", "Attempts that have to be repeated.", failures as f64);
     page.one("crashmeter_disk_free_bytes", "gauge", "Free on the disk of the data folder.", app.disk.free() as f64);
     page.one("crashmeter_disk_reserve_bytes", "gauge", "Below this, reports are refused.", app.disk.reserve() as f64);
+    page.one("crashmeter_event_streams", "gauge", "Event streams that are open.", app.streams.open() as f64);
     page.one("crashmeter_uptime_seconds", "gauge", "Since the process started.", app.started.elapsed().as_secs_f64());
     page.family("crashmeter_build_info", "gauge", "The running version.");
     page.sample("crashmeter_build_info", &[("version", crate::VERSION)], 1.0);

@@ -7,6 +7,7 @@ mod audit_log;
 mod backfill;
 mod backtrace;
 mod configuration;
+pub(crate) mod events;
 mod explain;
 mod health;
 mod login;
@@ -22,6 +23,7 @@ mod query;
 mod submit;
 mod tokens;
 mod users;
+mod views;
 mod web;
 mod wire;
 
@@ -48,6 +50,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/reports/{tx}", get(projects::report))
         .route("/reports/{tx}/attachments/{id}", get(projects::attachment))
         .route("/query", post(query::run))
+        .route("/events", get(events::stream))
+        .route("/refusals", get(projects::refusals))
+        .route("/views", get(views::list))
+        .route("/views/{view}", put(views::put).delete(views::delete))
         .route("/preview", post(preview::run))
         .route("/test", post(wire::test_unsaved))
         .route("/metric-sets", get(metric_sets::list))

@@ -166,6 +166,17 @@ pub(crate) async fn attributes(
     ))
 }
 
+/// The newest submissions that were refused since the server started, newest first, as their senders were told: 20 at most.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/refusals", params(("project" = String, Path)), responses((status = 200, body = [crate::intake::Refusal])))]
+pub(crate) async fn refusals(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<Vec<crate::intake::Refusal>>, Refusal> {
+    let project = caller.project(&project, Scope::Query)?.id;
+    Ok(Json(app.intake.newest(project)))
+}
+
 /// One of a report's files, to be saved and never shown: it holds whatever its sender put into it.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/reports/{tx}/attachments/{id}",
     params(("project" = String, Path), ("tx" = u64, Path, description = "`_tx`, decimal"), ("id" = String, Path)),

@@ -81,7 +81,7 @@ impl Refused {
     }
 
     fn into_response(self, app: &App) -> Response {
-        app.intake.refuse(self.project, self.reason, app.reports.now());
+        app.intake.refuse(self.project, self.status.as_u16(), self.reason, &self.message, app.reports.now());
         tracing::info!(
             status = self.status.as_u16(),
             reason = self.reason,

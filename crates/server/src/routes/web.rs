@@ -46,13 +46,22 @@ pub(crate) async fn asset(Path(file): Path<String>, headers: HeaderMap) -> Respo
     }
 }
 
+/// Names the page that this binary serves: another build has another. `None` where there is none.
+pub(super) fn edition() -> Option<String> {
+    find("index.html").map(etag)
+}
+
+fn etag(file: &[u8]) -> String {
+    format!("\"{}\"", hex::encode(&content_hash(file)[..8]))
+}
+
 fn find(name: &str) -> Option<&'static [u8]> {
     FILES.binary_search_by_key(&name, |(name, _)| name).ok().map(|at| FILES[at].1)
 }
 
 fn served(name: &str, kind: &'static str, headers: &HeaderMap) -> Option<Response> {
     let plain = find(name)?;
-    let etag = format!("\"{}\"", hex::encode(&content_hash(plain)[..8]));
+    let etag = etag(plain);
     let told = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
     if told(header::IF_NONE_MATCH).split(',').any(|known| known.trim().trim_start_matches("W/") == etag) {
         return Some((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());

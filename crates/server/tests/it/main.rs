@@ -11,6 +11,7 @@ mod bad_input;
 mod configuration;
 mod crashmeter;
 mod end_to_end;
+mod events;
 mod expected;
 mod explore;
 mod hostile;
