@@ -1,9 +1,9 @@
 """`make bench`: makes the data once, asks ours and the peers the same in turn, compares the answers, then the times, and writes
 docs/benchmarks.md and docs/benchmarks.json. With fewer reports than the goals speak of it prints the page and leaves the docs alone.
 
-    run.py --data FOLDER [--rows N] [--stages warm,cold,metrics,path] [--runs N]
+    run.py --data FOLDER [--rows N] [--stages warm,cold,metrics,path,page] [--runs N]
 
-What each stage found is kept in FOLDER, so that stages can be run one by one.
+What each stage found is written down at once, so that stages can be run one by one.
 """
 
 import argparse
@@ -26,6 +26,7 @@ import tempfile
 
 import page
 import queries
+import served
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -70,6 +71,8 @@ class Worker:
         self.process.wait()
 
 
+# What is known of a stage beside its rows: when, how busy the machine was, which one.
+MEASURED = ["date", "load", "machine"]
 # The load of the machine at each question of a stage, our own work included.
 LOADS = []
 
@@ -262,10 +265,45 @@ class Bench:
         return rows
 
     def path(self):
+        tool, program = build("server", "path"), program_of()
         say("the path of a report")
-        printed = subprocess.check_output([build("server", "path")], text=True)
-        rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-        return [one | {"goal": None, "reach": None} for one in rows]
+        printed = subprocess.check_output([tool], text=True)
+        rows = [{"goal": None, "reach": None} | json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+        for one in rows:
+            if one["name"].startswith("render"):
+                one["goal"], one["reach"] = 1 / 3, 1 / 6
+        say("the path of a report: intake over HTTP")
+        told = served.intake(program, tool, self.scratch, min(self.runs, 5))
+        say("the path of a report: seals")
+        told += served.sealing(program, self.scratch, 10)
+        say("the path of a report: a start")
+        told += served.ready(program, tool, self.scratch, self.day()[0])
+        return rows + [told_row(one) for one in told]
+
+    def page(self):
+        say("the page")
+        environment = os.environ | {"CRASHMETER": str(program_of()), "CRASHMETER_E2E_OUT": f"{self.scratch}/page"}
+        subprocess.check_call(["make", "--silent", "web"], cwd=ROOT)
+        printed = subprocess.check_output(["npm", "run", "--prefix", "web", "--silent", "bench"], cwd=ROOT, env=environment, text=True)
+        told = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+        seconds = [one / 1e3 for one in told["milliseconds"]]
+        return [row("1,000 rows of Explore, from the click to the paint", "s", {"ours": seconds}, goal=0.3, reach=0.15)]
+
+
+def told_row(told):
+    made = row(told["what"], told["unit"], told["runs"], told["goal"], told["reach"])
+    if told.get("absolute"):
+        # Peers stand beside it; the goal is a bound of its own.
+        made["ratio"] = None
+    return made | ({"note": told["note"]} if "note" in told else {})
+
+
+def program_of():
+    """The server itself, built for release."""
+    words = [os.environ.get("CARGO", "cargo"), "build", "--release", "--locked", "--package", "server", "--bin", "crashmeter"]
+    printed = subprocess.check_output([*words, "--message-format=json-render-diagnostics"], cwd=ROOT)
+    made = [json.loads(line) for line in printed.splitlines()]
+    return next(one["executable"] for one in made if one.get("executable") and one["target"]["name"] == "crashmeter")
 
 
 def build(package, bench):
@@ -373,12 +411,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--rows", type=int, default=GOAL_ROWS)
-    parser.add_argument("--stages", default="warm,cold,metrics,path")
+    parser.add_argument("--stages", default="warm,cold,metrics,path,page")
     parser.add_argument("--runs", type=int, default=7)
     arguments = parser.parse_args()
     bench = Bench(arguments)
     kept = bench.data / f"results-{arguments.rows}.json"
-    results = json.loads(kept.read_text()) if kept.exists() else {}
+    published = ROOT / "docs/benchmarks.json"
+    # Stages that are not asked for stand as they were last written down.
+    results = read_back(published) if arguments.rows == GOAL_ROWS and published.exists() else {}
     for stage in arguments.stages.split(","):
         LOADS[:] = [os.getloadavg()[0]]
         with tempfile.TemporaryDirectory(dir=bench.data) as bench.scratch:
@@ -387,12 +427,26 @@ def main():
         date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")
         results[stage] = {"date": date, "load": load, "machine": machine(), "rows": rows}
         kept.write_text(json.dumps(results, indent=1))
-    text = page.write(results, arguments.rows, versions())
-    if arguments.rows == GOAL_ROWS:
-        (ROOT / "docs/benchmarks.md").write_text(text)
-        flat = itertools.chain.from_iterable(results[stage]["rows"] for stage in page.STAGES if stage in results)
-        (ROOT / "docs/benchmarks.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in page.rounded(flat)) + "\n]\n")
-    print(text)
+        if arguments.rows == GOAL_ROWS:
+            write_down(results, published)
+    print(page.write(results, arguments.rows, versions()))
+
+
+def write_down(results, published):
+    """The page and its data, after each stage: what a later one runs into costs nothing of it."""
+    (ROOT / "docs/benchmarks.md").write_text(page.write(results, GOAL_ROWS, versions()))
+    told = lambda stage: {"stage": stage} | {key: results[stage][key] for key in MEASURED}
+    rows = [one | told(stage) for stage in page.STAGES if stage in results for one in results[stage]["rows"]]
+    published.write_text("[\n" + ",\n".join(json.dumps(one) for one in page.rounded(rows)) + "\n]\n")
+
+
+def read_back(published):
+    """The stages as they were written down."""
+    results = {}
+    for one in json.loads(published.read_text()):
+        stage = results.setdefault(one["stage"], {key: one[key] for key in MEASURED} | {"rows": []})
+        stage["rows"].append({key: value for key, value in one.items() if key not in ("stage", *MEASURED)})
+    return results
 
 
 def versions():
