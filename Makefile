@@ -21,7 +21,7 @@ CARGO_DENY_VERSION := 0.20.2
 NPM ?= npm
 WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f -not -name '*.test.ts' 2>/dev/null)
 
-.PHONY: help demo web test test-web test-tools check bench fuzz simulate faults plant guide-pictures
+.PHONY: help demo web test test-web test-tools check bench perf-guard fuzz simulate faults plant guide-pictures
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -71,6 +71,9 @@ check: $(TOOLS)/bin/cargo-deny web ## format, lints, licences and sources of dep
 bench: ## measure beside DuckDB, chDB, Polars and DataFusion, and write docs/benchmarks.md (ROWS=1000000: smaller, only printed)
 	scripts/install-bench-tools $(BENCH)
 	CARGO=$(CARGO) $(BENCH)/venv/bin/python bench/run.py --data $(BENCH) --rows $(ROWS) --stages $(STAGES)
+
+perf-guard: ## count the instructions of hot paths (valgrind) and hold them against bench/guard.json (UPDATE=--update: write them anew)
+	CARGO=$(CARGO) python3 bench/guard.py $(UPDATE)
 
 simulate: ## try the windows and deliveries under made-up time and faults (SEEDS=20000: longer)
 	CRASHMETER_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p export --test export whatever_goes_wrong -- --nocapture

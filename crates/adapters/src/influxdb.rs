@@ -130,13 +130,14 @@ impl Push for InfluxDb {
         let mut packer = Packer::new(Payload::new(b"", b"", b""), LINES_MAX, BODY_BYTES_MAX);
         let end = format!(" {}\n", batch.window.start_secs());
         let mut line = Vec::new();
+        let mut fields = FieldKeys::default();
         for (at, row) in rows.iter().enumerate() {
             match spelt.of(at) {
                 Err(reason) => excluded.extend(row.points.iter().map(|&point| Excluded { point, reason })),
                 Ok(key) => {
                     line.clear();
                     line.extend_from_slice(key);
-                    write_fields(batch, row, &speller.keys(row.raw.2, tag_key), &mut line);
+                    write_fields(batch, row, fields.of(batch, row, &mut speller), &mut line);
                     line.extend_from_slice(end.as_bytes());
                     packer.push(&line, &row.points);
                 }
@@ -395,13 +396,33 @@ fn write_key(measurement: &str, labels: &[(String, Label)], speller: &mut Spelle
     if out.len() - start <= KEY_BYTES_MAX { Ok(()) } else { Err("its measurement and tags are longer than 64 KiB") }
 }
 
+/// The field keys of a row. Most rows have those of the row before: same aggregates beside same tags.
+#[derive(Default)]
+struct FieldKeys<'a> {
+    aggregates: Vec<&'a str>,
+    tags: Vec<&'a str>,
+    keys: Vec<String>,
+}
+
+impl<'a> FieldKeys<'a> {
+    fn of(&mut self, batch: &'a Batch, row: &Row<'a>, speller: &mut Speller) -> &[String] {
+        let aggregates = || row.points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str());
+        let tags = || row.raw.2.iter().map(|(name, _)| name.as_str());
+        if !(aggregates().eq(self.aggregates.iter().copied()) && tags().eq(self.tags.iter().copied())) {
+            self.aggregates = aggregates().collect();
+            self.tags = tags().collect();
+            let spelt = speller.keys(row.raw.2, tag_key);
+            self.keys = names::distinct(&self.aggregates, |raw| field_key(raw, &spelt));
+        }
+        &self.keys
+    }
+}
+
 /// Appends ` field=value,...`. A value without `i` is a float in every version, also where it is whole.
-fn write_fields(batch: &Batch, row: &Row<'_>, tags: &[String], out: &mut Vec<u8>) {
-    let aggregates: Vec<&str> = row.points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str()).collect();
-    let fields = names::distinct(&aggregates, |raw| field_key(raw, tags));
-    for (at, (field, &point)) in fields.iter().zip(&row.points).enumerate() {
+fn write_fields(batch: &Batch, row: &Row<'_>, keys: &[String], out: &mut Vec<u8>) {
+    for (at, (key, &point)) in keys.iter().zip(&row.points).enumerate() {
         out.push(if at == 0 { b' ' } else { b',' });
-        escape(field, &[',', '=', ' '], out);
+        escape(key, &[',', '=', ' '], out);
         out.push(b'=');
         number::push(out, batch.points[point as usize].value);
     }

@@ -5,6 +5,9 @@
 //!     path discard                        a server that reads what it is sent and throws it away; prints its port
 //!     path load HOST:PORT PATH RATE SECS  sends reports at this pace, whatever the answers take; prints each wait
 //!     path backlog FOLDER                 makes a catalog in which ten stores have waited for 72 hours
+//!     path guard WORK TIMES               does one work so often, for `bench/guard.py` to count its instructions
+
+#![allow(clippy::print_stdout)]
 
 use adapters::{Accept, Adapter};
 use catalog::{Catalog, MetricDraft, SealedCell, SealedMetric, SealedSeries, SealedWindow, StoreDraft, StoreSettings, WindowFacts};
@@ -37,6 +40,7 @@ fn main() {
         ["discard"] => return discard(),
         ["load", address, path, rate, secs] => return load(address, path, rate.parse().expect("a rate"), secs.parse().expect("seconds")),
         ["backlog", folder] => return backlog(folder.as_ref()),
+        ["guard", work, times] => return guard(work, times.parse().expect("how often")),
         [] => {}
         other => panic!("unknown words: {other:?}"),
     }
@@ -79,15 +83,8 @@ fn wires() {
     assert_eq!((rendered(&ours()), rendered(theirs().as_bytes())), (SERIES, SERIES), "both show every series");
     row("render a page of 100,000 series", "prometheus-client crate", "ms", |_| millis(|| drop(ours())), |_| millis(|| drop(theirs())));
     let batch = Batch { window: page.window, points: self::page(POINTS).series.into_iter().map(point).collect() };
-    for (name, fields) in [
-        ("circonus_push", json!({"url": "https://trap.example/module/httptrap/id/secret"})),
-        ("datadog", json!({"site": "datadoghq.eu", "api_key": "0".repeat(32)})),
-        ("grafana", json!({"url": "https://graphite.example/metrics", "api_key": "k"})),
-        ("graphite", json!({"host": "graphite.example"})),
-        ("influxdb", json!({"url": "https://influx.example/write", "db": "crashes"})),
-        ("remote_write", json!({"url": "https://mimir.example/api/v1/push"})),
-    ] {
-        let adapter = adapter(name, fields);
+    for (name, fields) in PUSHED {
+        let adapter = adapter(name, serde_json::from_str(fields).expect("JSON"));
         let push = adapter.as_push().expect("it is sent to");
         let mut points = 0;
         alone(&format!("encode 1,000,000 points for {name}"), "s", || {
@@ -99,6 +96,43 @@ fn wires() {
         assert_eq!(points, POINTS, "{name} leaves none out");
     }
 }
+
+/// Points of a guarded body.
+const GUARDED: usize = 2_000;
+
+fn guard(work: &str, times: usize) {
+    let page = page(GUARDED);
+    let (body, window) = (sample(1), page.window);
+    let batch = Batch { window, points: page.series.iter().cloned().map(point).collect() };
+    let pull = adapter("prometheus", json!({}));
+    let accept = Accept::read(None);
+    let push = PUSHED.iter().find(|(name, _)| work.strip_prefix("encode-") == Some(name));
+    let push = push.map(|(name, fields)| adapter(name, serde_json::from_str(fields).expect("JSON")));
+    let packed = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(&body).expect("to memory");
+        encoder.finish().expect("to memory")
+    };
+    for _ in 0..times {
+        match (work, &push) {
+            ("read-report", _) => drop(read(&body)),
+            ("inflate-report", _) => drop(ingest::inflate("gzip", &packed, &Limits::DEFAULT).expect("good")),
+            ("render-prometheus", _) => drop(pull.as_pull().expect("it is read").render(&page, &accept)),
+            (_, Some(push)) => drop(push.as_push().expect("it is sent to").encode(&batch)),
+            _ => panic!("no such work: {work}"),
+        }
+    }
+}
+
+/// Push stores with the least they need to be told.
+const PUSHED: [(&str, &str); 6] = [
+    ("circonus_push", r#"{"url": "https://trap.example/module/httptrap/id/secret"}"#),
+    ("datadog", r#"{"site": "datadoghq.eu", "api_key": "00000000000000000000000000000000"}"#),
+    ("grafana", r#"{"url": "https://graphite.example/metrics", "api_key": "k"}"#),
+    ("graphite", r#"{"host": "graphite.example"}"#),
+    ("influxdb", r#"{"url": "https://influx.example/write", "db": "crashes"}"#),
+    ("remote_write", r#"{"url": "https://mimir.example/api/v1/push"}"#),
+];
 
 fn adapter(name: &str, fields: serde_json::Value) -> Adapter {
     Adapter::parse(name, fields.as_object().expect("an object")).expect("legal fields")
@@ -174,13 +208,15 @@ fn load(address: &str, path: &str, rate: f64, secs: f64) {
             let mut stream = TcpStream::connect(&address).expect("connects");
             stream.set_nodelay(true).expect("set");
             let mut waits = Vec::new();
+            // Made once: only the id is another each time, so that the load takes little of the cores it shares.
+            let mut body = sample(1);
             for number in 0.. {
                 let due = began + Duration::from_secs_f64((number * CONNECTIONS + lane) as f64 / rate);
                 if due > began + Duration::from_secs_f64(secs) {
                     break;
                 }
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                let body = sample((lane << 40) + number);
+                body[9..41].copy_from_slice(format!("{:032x}", ((lane + 1) << 40) + number).as_bytes());
                 let head = format!(
                     "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
                     body.len()
