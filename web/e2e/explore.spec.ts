@@ -153,3 +153,37 @@ test('a thousand rows are on the screen soon after the answer', async ({ page, s
   // With the heading and the sum.
   await expect(page.getByRole('table').getByRole('row')).toHaveCount(1_002);
 });
+
+test('single letters are keys until they are switched off', async ({ page, server }) => {
+  await populate(await server.project('shooter'), 12);
+  await logIn(page, server);
+  await page.goto(`${server.url}/p/shooter/explore?g=error.type`);
+  const rows = page.getByRole('table').locator('tbody tr');
+  await expect(rows.first()).toBeVisible();
+  const focused = () => page.evaluate(() => document.activeElement?.closest('tr')?.textContent ?? '');
+  await page.keyboard.press('j');
+  const first = await focused();
+  expect(first).toBe(await rows.nth(0).textContent());
+  await page.keyboard.press('j');
+  expect(await focused()).toBe(await rows.nth(1).textContent());
+  await page.keyboard.press('k');
+  expect(await focused()).toBe(first);
+  await page.keyboard.press('t');
+  await expect(page.getByLabel('Time frame')).toBeFocused();
+  await page.getByLabel('Time frame').blur();
+  await page.keyboard.press('?');
+  await expect(page.getByRole('dialog')).toContainText('export as metric');
+  await page.getByLabel('Single letters are keys').uncheck();
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('e');
+  await expect(page.getByRole('dialog')).toBeHidden();
+  await page.reload();
+  await expect(rows.first()).toBeVisible();
+  await page.keyboard.press('e');
+  await page.keyboard.press('?');
+  await expect(page.getByRole('dialog')).toContainText('Single letters');
+  await page.getByLabel('Single letters are keys').check();
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('e');
+  await expect(page.getByRole('dialog')).toContainText('Metric set');
+});

@@ -60,6 +60,7 @@ const SHOWN: Shown[] = [
       await page.getByRole('link', { name: 'Players by version' }).waitFor();
     },
   ],
+  ['keys', '/p/shooter/explore?t=-15m..now', (page) => page.keyboard.press('?')],
   ['empty', '/p/empty/explore'],
   ['nothing-exported', '/p/empty/settings/metric-export'],
 ];

@@ -1,4 +1,4 @@
-// Light or dark, UTC or local: kept in this browser.
+// Light or dark, UTC or local, single letters as keys or not: kept in this browser.
 import { useEffect, useState } from 'preact/hooks';
 import type { Zone } from '../model/time';
 
@@ -54,3 +54,6 @@ export function useDark(): boolean {
 
 export const readZone = (): Zone => (read('zone') === 'local' ? 'local' : 'UTC');
 export const writeZone = (zone: Zone) => write('zone', zone);
+
+export const readKeys = () => read('keys') !== 'off';
+export const writeKeys = (on: boolean) => write('keys', on ? 'on' : 'off');

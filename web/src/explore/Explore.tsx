@@ -5,6 +5,7 @@ import { useResource } from '../api/resource';
 import type { Answer, Attribute, ReportsAnswer } from '../api/types';
 import { clock, may, useApp } from '../app/context';
 import { go, paths } from '../app/routes';
+import { readKeys } from '../app/theme';
 import { csv, label, palette, shown } from '../model/format';
 import { aggregateName, type ExploreQuery, filterBody, inFoldOrder, queryBody, readQuery, writeQuery } from '../model/query';
 import { bounds, FRAMES, stepOf } from '../model/time';
@@ -13,6 +14,7 @@ import { Code, Dialog, Empty, ErrorBox, Loading, Progress } from '../ui/parts';
 import { save } from '../ui/save';
 import { Builder } from './Builder';
 import { ExportDialog } from './ExportDialog';
+import { KeysDialog, moveRow } from './Keys';
 import { ReportDrawer } from './Report';
 import { List, Table } from './Results';
 import { Views } from './Views';
@@ -27,7 +29,7 @@ export function Explore({ project, search }: { project: string; search: string }
   const { query, notices } = useMemo(() => readQuery(search), [search]);
   const [limit, setLimit] = useState(ROWS);
   const [run, setRun] = useState(0);
-  const [dialog, setDialog] = useState<'export' | 'inspect'>();
+  const [dialog, setDialog] = useState<'export' | 'inspect' | 'keys'>();
   const [report, setReport] = useState<number>();
   const [lit, setLit] = useState<number>();
 
@@ -70,13 +72,18 @@ export function Explore({ project, search }: { project: string; search: string }
       if (event.key === 'Enter' && (event.shiftKey || event.ctrlKey)) {
         event.preventDefault();
         setRun((run) => run + 1);
-      } else if (!typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      } else if (event.key === '?' && !typing) {
+        // Also where the others are off: it is how they are switched on.
+        setDialog('keys');
+      } else if (!typing && !event.ctrlKey && !event.metaKey && !event.altKey && readKeys()) {
         const open: Record<string, string> = { '/': 'add-filter', g: 'add-group', a: 'add-aggregate' };
         const id = open[event.key];
         if (id) {
           event.preventDefault();
           document.getElementById(id)?.click();
         } else if (event.key === 'e') setDialog('export');
+        else if (event.key === 't') document.getElementById('time-frame')?.focus();
+        else if (event.key === 'j' || event.key === 'k') moveRow(event.key === 'j' ? 1 : -1);
         else if (event.key === 'r') setRun((run) => run + 1);
         else if (event.key === 'v') change({ view: query.view === 'table' ? 'list' : 'table' });
       }
@@ -125,6 +132,7 @@ export function Explore({ project, search }: { project: string; search: string }
             <label class="row">
               <span class="soft">Time frame</span>
               <select
+                id="time-frame"
                 value={'back' in query.span ? query.span.back : 'fixed'}
                 onChange={(event) =>
                   event.currentTarget.value !== 'fixed' && change({ span: { back: event.currentTarget.value } })
@@ -175,6 +183,9 @@ export function Explore({ project, search }: { project: string; search: string }
             </button>
             <button type="button" onClick={() => setDialog('inspect')}>
               Copy as curl
+            </button>
+            <button type="button" onClick={() => setDialog('keys')} title="?">
+              Keys
             </button>
             {query.view === 'table' && (
               <button type="button" onClick={download} disabled={!table.data}>
@@ -305,6 +316,7 @@ export function Explore({ project, search }: { project: string; search: string }
       </div>
 
       {dialog === 'export' && <ExportDialog project={project} query={query} close={() => setDialog(undefined)} />}
+      {dialog === 'keys' && <KeysDialog close={() => setDialog(undefined)} />}
       {dialog === 'inspect' && (
         <Dialog title="This query for the command line" close={() => setDialog(undefined)}>
           <Code text={curl} label="curl command" />

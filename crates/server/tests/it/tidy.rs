@@ -77,7 +77,8 @@ fn pure_crates_do_no_io_and_read_no_clock() {
 fn heavy_libraries_and_sockets_have_one_home() {
     for (path, text) in sources(&root().join("crates")) {
         let place = path.strip_prefix(root()).expect("below the root").display().to_string();
-        if place.contains("/tests/") || place.contains("/tests.rs") {
+        // A bench stands where a client stands.
+        if place.contains("/tests/") || place.contains("/tests.rs") || place.contains("/benches/") {
             continue;
         }
         for (word, home) in [
