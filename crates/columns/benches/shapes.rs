@@ -1,6 +1,6 @@
 //! The shapes of queries that pages ask and the metrics that a window evaluates, over slim reports in memory. Prints a table of
 //! times; what is counted is checked against the data as it was made. Arguments: millions of rows, runs of each shape. With `guard Q2 TIMES`
-//! it asks one shape so often of 200,000 rows, for `bench/guard.py` to count the instructions.
+//! it asks one shape so often of 20,000 rows, for `bench/guard.py` to count the instructions.
 
 #![allow(clippy::print_stdout)]
 
@@ -17,7 +17,7 @@ const BLOCK_ROWS: usize = 131_072;
 /// Two, as the machine that the goals are set for has cores.
 const THREADS: usize = 2;
 /// Rows of a guarded shape.
-const GUARDED_ROWS: usize = 200_000;
+const GUARDED_ROWS: usize = 20_000;
 /// Rows of the window that the metrics see.
 const WINDOW_ROWS: usize = 1_200_000;
 /// Series of a metric, as design.md has it.
