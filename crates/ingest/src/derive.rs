@@ -13,7 +13,7 @@ const NO_FINGERPRINT: [u8; 32] = [0; 32];
 
 /// Adds the derived attributes. They replace what a client sent under the same name, where the report has them at all:
 /// a dump's form may well say `timestamp` or `classifiers` itself.
-pub(crate) fn complete(attributes: &mut Attributes, body: Body, grouping: Grouping<'_>, size_bytes: usize) {
+pub(crate) fn complete(attributes: &mut Attributes, body: Body<'_>, grouping: Grouping<'_>, size_bytes: usize) {
     let fingerprint = grouping.fingerprint(&body, attributes);
     attributes.set("fingerprint", Value::Text(hex::encode(fingerprint)));
     attributes.set("object.size", Value::from(size_bytes as u64));
@@ -62,7 +62,7 @@ impl Grouping<'_> {
     /// - and in either case NUL and `_mod_factor`, where it is given,
     ///
     /// or zeros where there is none of all that.
-    fn fingerprint(self, body: &Body, attributes: &Attributes) -> [u8; 32] {
+    fn fingerprint(self, body: &Body<'_>, attributes: &Attributes) -> [u8; 32] {
         let own = self.fingerprint.filter(|text| !text.is_empty()).map(override_of);
         if let Some(fingerprint) = own.or_else(|| own_of(body.fingerprint.as_ref())) {
             return fingerprint;
@@ -76,7 +76,7 @@ impl Grouping<'_> {
     }
 }
 
-fn hashed_text(stack: &Stack, classifiers: Option<&Value>, attributes: &Attributes) -> String {
+fn hashed_text(stack: &Stack<'_>, classifiers: Option<&Value>, attributes: &Attributes) -> String {
     if !stack.frames.is_empty() {
         return stack.frames.join("\n");
     }
@@ -121,8 +121,8 @@ pub(crate) fn report_id(text: &str) -> Option<ReportId> {
 mod tests {
     use super::*;
 
-    fn body(frames: &[&str]) -> Body {
-        let frames = frames.iter().map(|&frame| frame.to_owned()).collect();
+    fn body<'a>(frames: &[&'a str]) -> Body<'a> {
+        let frames = frames.iter().map(|&frame| frame.into()).collect();
         Body { stack: Stack { frames, ..Stack::default() }, ..Body::default() }
     }
 

@@ -1,11 +1,12 @@
-//! Reads JSON by slices: an object or array is walked member by member, each as its own raw text, and no tree is built.
+//! Reads JSON by slices: the grammar is checked once while the outermost object is cut into its members, each as its own raw text;
+//! within those a cursor walks to what counts. No tree is built.
 //!
 //! So the memory for a hostile body is the body itself, the depth is bounded before anything is read, and the fault of a
 //! value can be told with its name. Duplicate keys reach the caller in order; every caller lets the last one win.
 
 use crate::{Limits, Reason, Rejection};
 use model::Value;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -63,7 +64,7 @@ fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Walks the members of an object in order. `field` names the object in a fault of its own grammar.
+/// Checks an object and walks its members in order. `field` names the object in a fault of its own grammar.
 pub(crate) fn each_member<'a>(
     object: &'a str,
     field: &str,
@@ -75,10 +76,124 @@ pub(crate) fn each_member<'a>(
     walk.refused.map_or_else(|| walked.map_err(|error| malformed_at(field, &error)), Err)
 }
 
-/// Walks the elements of an array in order, until `take` answers that it has enough.
-pub(crate) fn each_element<'a>(array: &'a str, mut take: impl FnMut(&'a str) -> bool) {
-    // Called on slices that were walked over once, so there is no fault left to tell.
-    let _ = serde_json::Deserializer::from_str(array).deserialize_seq(Elements(&mut take));
+/// A place in text whose grammar was checked, so that no fault is looked for again: of other text it makes what it can, and never fails.
+///
+/// What stands there is read or entered; what a caller leaves alone is passed over. So the parts that count are read in one pass,
+/// however deep they are.
+pub(crate) struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(text: &'a str) -> Cursor<'a> {
+        Cursor { text, at: 0 }
+    }
+
+    /// The next byte that is not white space.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let blank = rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).unwrap_or(rest.len());
+        self.at += blank;
+        rest.get(blank).copied()
+    }
+
+    /// Enters an object and hands over its members in order; of another value nothing.
+    pub(crate) fn object(&mut self, mut take: impl FnMut(Cow<'a, str>, &mut Cursor<'a>)) {
+        if self.peek() != Some(b'{') {
+            return self.skip();
+        }
+        self.at += 1;
+        while let Some(byte) = self.peek() {
+            if byte == b'"' {
+                let name = string(self.raw()).unwrap_or_default();
+                if self.peek() == Some(b':') {
+                    self.at += 1;
+                }
+                self.peek();
+                let value = self.at;
+                take(name, self);
+                if self.at == value {
+                    self.skip();
+                }
+                continue;
+            }
+            self.at += 1;
+            if byte == b'}' {
+                return;
+            }
+        }
+    }
+
+    /// Enters an array and hands over its elements in order until `take` has enough; of another value nothing.
+    pub(crate) fn array(&mut self, mut take: impl FnMut(&mut Cursor<'a>) -> bool) {
+        if self.peek() != Some(b'[') {
+            return self.skip();
+        }
+        self.at += 1;
+        let mut goes_on = true;
+        while let Some(byte) = self.peek() {
+            if byte == b',' || byte == b']' {
+                self.at += 1;
+                if byte == b']' {
+                    return;
+                }
+                continue;
+            }
+            let element = self.at;
+            goes_on = goes_on && take(self);
+            if self.at == element {
+                self.skip();
+            }
+        }
+    }
+
+    /// The value as it is written.
+    pub(crate) fn raw(&mut self) -> &'a str {
+        self.peek();
+        let start = self.at;
+        self.skip();
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// A string; `None` for every other value.
+    pub(crate) fn string(&mut self) -> Option<Cow<'a, str>> {
+        string(self.raw())
+    }
+
+    /// Passes over a value, at least one byte while there is any.
+    fn skip(&mut self) {
+        let bytes = self.text.as_bytes();
+        let mut depth = 0usize;
+        while let Some(byte) = self.peek() {
+            self.at += 1;
+            match byte {
+                b'"' => self.at = past_checked_string(bytes, self.at),
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                b',' | b':' => {}
+                _ => {
+                    let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+                    let rest = &bytes[self.at..];
+                    self.at += rest.iter().position(ends).unwrap_or(rest.len());
+                }
+            }
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// The place after the string whose content starts at `at`.
+fn past_checked_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
+        if bytes[at + found] == b'"' {
+            return at + found + 1;
+        }
+        at += found + 2;
+    }
+    bytes.len()
 }
 
 /// A string as text; `None` for every other value.
@@ -145,25 +260,6 @@ impl<'a, F: FnMut(Cow<'a, str>, &'a str) -> Result<(), Rejection>> Visitor<'a> f
     }
 }
 
-struct Elements<F>(F);
-
-impl<'a, F: FnMut(&'a str) -> bool> Visitor<'a> for Elements<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(mut self, mut elements: A) -> Result<(), A::Error> {
-        while let Some(raw) = elements.next_element::<&'a RawValue>()? {
-            if !(self.0)(raw.get()) {
-                return Err(A::Error::custom("enough"));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// A key, borrowed unless it holds an escape.
 struct Name<'a>(Cow<'a, str>);
 
@@ -198,6 +294,7 @@ fn malformed(field: &str, detail: String) -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn reason(bytes: &[u8]) -> Result<(), Reason> {
         let text = text(bytes, "report", &Limits::DEFAULT).map_err(|rejection| rejection.reason)?;
@@ -297,5 +394,71 @@ mod tests {
         })
         .expect("an object");
         assert_eq!(seen, [("a".to_owned(), "1"), ("bb".to_owned(), "2"), ("a".to_owned(), "[3]")]);
+    }
+
+    /// What a cursor sees of checked text, as the parser's own tree. Members that are not looked at are passed over.
+    fn tree(text: &str) -> serde_json::Value {
+        use serde_json::Value;
+        match text.as_bytes().first() {
+            Some(b'{') => {
+                let mut members = serde_json::Map::new();
+                Cursor::new(text).object(|name, value| {
+                    if !name.starts_with('-') {
+                        members.insert(name.into_owned(), tree(value.raw()));
+                    }
+                });
+                Value::Object(members)
+            }
+            Some(b'[') => {
+                let mut elements = Vec::new();
+                Cursor::new(text).array(|value| {
+                    elements.push(tree(value.raw()));
+                    true
+                });
+                Value::Array(elements)
+            }
+            Some(b'"') => Value::String(string(text).expect("a string").into_owned()),
+            _ => serde_json::from_str(text).expect("a scalar"),
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value;
+        let text = prop::sample::select(vec!["", "a", "é", "\"", "\\", "\\\"", "{", "]}", ",", ":", " x ", "\n\u{1}", "😀"]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 60, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec((text.clone(), inner), 0..6)
+                    .prop_map(|members| members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Value>()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_sees_what_the_parser_sees(json in any_json(), passed_over in any_json()) {
+            let both = serde_json::json!({"-1": passed_over.clone(), "seen": json.clone(), "-2": passed_over});
+            for text in [serde_json::to_string(&both).expect("JSON"), serde_json::to_string_pretty(&both).expect("JSON")] {
+                prop_assert_eq!(tree(&text), serde_json::json!({"seen": json.clone()}));
+            }
+        }
+
+        #[test]
+        fn a_cursor_comes_to_the_end_of_anything(
+            pieces in prop::collection::vec(prop::sample::select(vec!["{", "}", "[", "]", "\"", ":", ",", "\\", "a", "é", " ", "\\é"]), 0..20),
+            enough in 0usize..4,
+        ) {
+            let text = pieces.concat();
+            let mut seen = 0;
+            Cursor::new(&text).object(|_, value| value.array(|value| { value.object(|_, _| seen += 1); true }));
+            Cursor::new(&text).array(|value| { value.object(|_, value| { value.string(); }); seen += 1; seen < enough });
+        }
     }
 }

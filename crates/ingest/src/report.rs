@@ -3,7 +3,7 @@
 //! Lenient by design: a crash report is sent once, by a program that cannot mend it. Only what cannot be kept (not JSON,
 //! beyond a limit, a number without a value) is refused; fields of odd types are passed over.
 
-use crate::json::{each_element, each_member, scalar, string, text};
+use crate::json::{Cursor, each_member, scalar, string, text};
 use crate::sent::{Sent, check_size};
 use crate::stack::Stack;
 use crate::{Limits, Rejection};
@@ -11,7 +11,7 @@ use model::Value;
 
 /// What a JSON report says beside its attributes.
 #[derive(Debug, Default)]
-pub(crate) struct Body {
+pub(crate) struct Body<'a> {
     pub(crate) uuid: Option<Value>,
     pub(crate) timestamp: Option<Value>,
     pub(crate) lang: Option<Value>,
@@ -22,7 +22,7 @@ pub(crate) struct Body {
     pub(crate) classifiers: Option<Value>,
     /// The report's own fingerprint, as it was sent.
     pub(crate) fingerprint: Option<Value>,
-    pub(crate) stack: Stack,
+    pub(crate) stack: Stack<'a>,
 }
 
 /// The raw text of each field that counts; of a key that comes twice, the last.
@@ -43,9 +43,9 @@ struct Sections<'a> {
     body: Option<&'a str>,
 }
 
-impl Body {
+impl<'a> Body<'a> {
     /// Reads a report and hands its attributes to `sent`.
-    pub(crate) fn read(bytes: &[u8], limits: &Limits, sent: &mut Sent<'_>) -> Result<Body, Rejection> {
+    pub(crate) fn read(bytes: &'a [u8], limits: &Limits, sent: &mut Sent<'_>) -> Result<Body<'a>, Rejection> {
         let mut sections = Sections::read(text(bytes, "report", limits)?, "report")?;
         if let Some(wrapped) = sections.wrapped() {
             sections = Sections::read(wrapped, "body")?;
@@ -108,19 +108,22 @@ impl<'a> Sections<'a> {
 /// Nested arrays and objects, which go leaves inside `attributes`, stay with the raw report and are not indexed: like
 /// `null`, they are a missing attribute.
 fn take_attributes(attributes: Option<&str>, sent: &mut Sent<'_>) -> Result<(), Rejection> {
-    let Some(attributes) = attributes.filter(|raw| raw.starts_with('{')) else { return Ok(()) };
-    each_member(attributes, "attributes", |name, raw| {
-        let value = scalar(raw).map_err(|fault| fault.of(&format!("attributes.{name}")))?;
-        sent.take("attributes.", &name, value)
-    })
+    let mut taken = Ok(());
+    Cursor::new(attributes.unwrap_or("{}")).object(|name, value| {
+        if taken.is_ok() {
+            let value = scalar(value.raw()).map_err(|fault| fault.of(&format!("attributes.{name}")));
+            taken = value.and_then(|value| sent.take("attributes.", &name, value));
+        }
+    });
+    taken
 }
 
 /// The texts of the array joined with single spaces; a lone text stands for an array of one.
 fn classifiers(raw: Option<&str>, limits: &Limits) -> Result<Option<Value>, Rejection> {
     let Some(raw) = raw else { return Ok(None) };
     let mut joined = String::new();
-    each_element(if raw.starts_with('[') { raw } else { "[]" }, |raw| {
-        if let Some(text) = string(raw).filter(|text| !text.is_empty()) {
+    Cursor::new(raw).array(|value| {
+        if let Some(text) = value.string().filter(|text| !text.is_empty()) {
             joined.push_str(if joined.is_empty() { "" } else { " " });
             joined.push_str(&text);
         }
@@ -139,7 +142,7 @@ mod tests {
     use crate::Reason;
     use model::Attributes;
 
-    fn read(json: &str) -> Result<(Body, Attributes), Rejection> {
+    fn read(json: &str) -> Result<(Body<'_>, Attributes), Rejection> {
         let mut sent = Sent::new(&Limits::DEFAULT);
         let body = Body::read(json.as_bytes(), &Limits::DEFAULT, &mut sent)?;
         Ok((body, sent.into_attributes()))

@@ -3,55 +3,62 @@
 //! The same written frames are shown in `callstack` and hashed into the fingerprint, so equal callstacks always have equal
 //! fingerprints. Backtrace rewrites frames by rules that are not public; its fingerprints can be imitated, not matched.
 
-use crate::json;
+use crate::json::{Cursor, string};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// The frames of the faulting thread, innermost first.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Stack {
+pub(crate) struct Stack<'a> {
     /// Every frame: its function, else its library.
-    pub(crate) frames: Vec<String>,
+    pub(crate) frames: Vec<Cow<'a, str>>,
     /// The functions that are named.
-    pub(crate) functions: Vec<String>,
+    pub(crate) functions: Vec<Cow<'a, str>>,
     /// Source files, where the report tells them apart from libraries.
-    pub(crate) files: Vec<String>,
+    pub(crate) files: Vec<Cow<'a, str>>,
     /// Libraries, or what an SDK puts in their place.
-    pub(crate) modules: Vec<String>,
+    pub(crate) modules: Vec<Cow<'a, str>>,
 }
 
-impl Stack {
+impl<'a> Stack<'a> {
     /// Reads the stack of the main thread, else of the first thread that is marked as faulting. All arguments are raw JSON.
     ///
     /// Each list is taken while its text stays within `text_bytes_max`: the rest of a runaway recursion tells nothing new,
     /// and hashed with it would part reports that belong together.
-    pub(crate) fn read(threads: Option<&str>, main_thread: Option<&str>, source_code: Option<&str>, text_bytes_max: usize) -> Stack {
-        let Some(threads) = threads.filter(|raw| raw.starts_with('{')) else { return Stack::default() };
+    pub(crate) fn read(
+        threads: Option<&'a str>,
+        main_thread: Option<&str>,
+        source_code: Option<&'a str>,
+        text_bytes_max: usize,
+    ) -> Stack<'a> {
+        let Some(threads) = threads else { return Stack::default() };
         let frames = main_frames(threads, main_thread, text_bytes_max);
         let paths = source_paths(source_code, &frames);
-        let named = frames.iter().filter(|frame| frame.function.is_some()).map(|frame| frame.written.as_str());
-        let files =
-            frames.iter().filter_map(|frame| frame.path.as_deref().or_else(|| paths.get(frame.source.as_deref()?).map(|path| &**path)));
+        let named = frames.iter().filter(|frame| frame.function.is_some()).map(|frame| &frame.written);
+        let files = frames.iter().filter_map(|frame| frame.path.as_ref().or_else(|| paths.get(frame.source.as_deref()?)));
         Stack {
             functions: bounded(named, text_bytes_max),
             files: bounded(files, text_bytes_max),
-            modules: bounded(frames.iter().filter_map(|frame| frame.library.as_deref()), text_bytes_max),
+            modules: bounded(frames.iter().filter_map(|frame| frame.library.as_ref()), text_bytes_max),
             frames: frames.into_iter().map(|frame| frame.written).collect(),
         }
     }
 }
 
 /// A list of frames as the `callstack` attributes hold it: compact JSON text with one key.
-pub(crate) fn frame_text(frames: &[String]) -> String {
-    let list = serde_json::to_string(frames).expect("texts can be written as JSON");
-    format!("{{\"frame\":{list}}}")
+pub(crate) fn frame_text(frames: &[Cow<'_, str>]) -> String {
+    let mut text = Vec::with_capacity(16 + frames.iter().map(|frame| frame.len() + 3).sum::<usize>());
+    text.extend_from_slice(b"{\"frame\":");
+    serde_json::to_writer(&mut text, frames).expect("texts can be written as JSON");
+    text.push(b'}');
+    String::from_utf8(text).expect("JSON is text")
 }
 
 /// The texts from the front whose list, written as JSON, fits. One long path may be named by every frame, so without the
 /// bound a small report could make a huge list.
-fn bounded<'a>(texts: impl Iterator<Item = &'a str>, text_bytes_max: usize) -> Vec<String> {
+fn bounded<'f, 'a: 'f>(texts: impl Iterator<Item = &'f Cow<'a, str>>, text_bytes_max: usize) -> Vec<Cow<'a, str>> {
     let mut room = Room::of(text_bytes_max);
-    texts.take_while(|text| room.take(text)).map(str::to_owned).collect()
+    texts.take_while(|text| room.take(text)).cloned().collect()
 }
 
 /// What is left of the bound on a list's text.
@@ -76,49 +83,45 @@ impl Room {
 }
 
 struct Frame<'a> {
-    written: String,
+    written: Cow<'a, str>,
     function: Option<Cow<'a, str>>,
     library: Option<Cow<'a, str>>,
     path: Option<Cow<'a, str>>,
     source: Option<Cow<'a, str>>,
 }
 
-#[derive(Default)]
-struct Thread<'a> {
-    stack: Option<&'a str>,
-    fault: bool,
-}
-
 fn main_frames<'a>(threads: &'a str, main_thread: Option<&str>, text_bytes_max: usize) -> Vec<Frame<'a>> {
     // python sends the id as text, others as a number; keys are text in any case.
-    let main_thread = main_thread.map(|raw| json::string(raw).unwrap_or(Cow::Borrowed(raw)));
+    let main_thread = main_thread.map(|raw| string(raw).unwrap_or(Cow::Borrowed(raw)));
     let (mut main, mut faulting) = (Vec::new(), Vec::new());
-    walk(threads, |id, raw| {
-        let thread = read_thread(raw);
+    Cursor::new(threads).object(|id, thread| {
         if main_thread.as_deref() == Some(&*id) {
-            main = read_frames(thread.stack, text_bytes_max);
-        } else if thread.fault && faulting.is_empty() {
-            faulting = read_frames(thread.stack, text_bytes_max);
+            main = Vec::new();
+            thread.object(|name, value| {
+                if name == "stack" {
+                    main = read_frames(value, text_bytes_max);
+                }
+            });
+        } else if faulting.is_empty() {
+            let (mut stack, mut fault) = (None, false);
+            thread.object(|name, value| match &*name {
+                "stack" => stack = Some(value.raw()),
+                "fault" => fault = value.raw() == "true",
+                _ => {}
+            });
+            if let Some(stack) = stack.filter(|_| fault) {
+                faulting = read_frames(&mut Cursor::new(stack), text_bytes_max);
+            }
         }
     });
     if main.is_empty() { faulting } else { main }
 }
 
-fn read_thread(raw: &str) -> Thread<'_> {
-    let mut thread = Thread::default();
-    walk(raw, |name, raw| match &*name {
-        "stack" => thread.stack = Some(raw),
-        "fault" => thread.fault = raw == "true",
-        _ => {}
-    });
-    thread
-}
-
-fn read_frames(stack: Option<&str>, text_bytes_max: usize) -> Vec<Frame<'_>> {
+fn read_frames<'a>(stack: &mut Cursor<'a>, text_bytes_max: usize) -> Vec<Frame<'a>> {
     let mut frames = Vec::new();
     let mut room = Room::of(text_bytes_max);
-    json::each_element(stack.unwrap_or("[]"), |raw| {
-        let Some(frame) = read_frame(raw) else { return true };
+    stack.array(|value| {
+        let Some(frame) = read_frame(value) else { return true };
         let fits = room.take(&frame.written);
         if fits {
             frames.push(frame);
@@ -129,25 +132,33 @@ fn read_frames(stack: Option<&str>, text_bytes_max: usize) -> Vec<Frame<'_>> {
 }
 
 /// One frame, or `None` when there is nothing to call it by.
-fn read_frame(raw: &str) -> Option<Frame<'_>> {
+fn read_frame<'a>(frame: &mut Cursor<'a>) -> Option<Frame<'a>> {
     let (mut function, mut library, mut path, mut source) = (None, None, None, None);
-    walk(raw, |name, raw| {
-        let text = || json::string(raw).filter(|text| !text.trim().is_empty());
-        match &*name {
-            "funcName" => function = text(),
-            "library" => library = text(),
+    frame.object(|name, value| {
+        let place = match &*name {
+            "funcName" => &mut function,
+            "library" => &mut library,
             // The older node SDK writes `path` in place of `library`; it is a source file.
-            "path" => path = text(),
-            "sourceCode" => source = text(),
-            _ => {}
-        }
+            "path" => &mut path,
+            "sourceCode" => &mut source,
+            _ => return,
+        };
+        *place = value.string().filter(|text| !text.trim().is_empty());
     });
     let written = match (&function, &library, &path) {
         (Some(function), _, _) => written_function(function),
-        (None, Some(place), _) | (None, None, Some(place)) => place.trim().to_owned(),
+        (None, Some(place), _) | (None, None, Some(place)) => trimmed(place, str::trim),
         (None, None, None) => return None,
     };
     Some(Frame { written, function, library, path, source })
+}
+
+/// A part of a text, without a copy where the text is not one itself.
+fn trimmed<'a>(text: &Cow<'a, str>, part: impl for<'t> Fn(&'t str) -> &'t str) -> Cow<'a, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(part(text)),
+        Cow::Owned(text) => Cow::Owned(part(text).to_owned()),
+    }
 }
 
 /// The paths of the source files that the frames refer to, by their ids.
@@ -157,11 +168,11 @@ fn source_paths<'a>(source_code: Option<&'a str>, frames: &[Frame<'a>]) -> HashM
     if wanted.is_empty() {
         return HashMap::new();
     }
-    walk(source_code.unwrap_or("{}"), |id, raw| {
+    Cursor::new(source_code.unwrap_or("{}")).object(|id, file| {
         if let Some(found) = wanted.get_mut(&*id) {
-            walk(raw, |name, raw| {
+            file.object(|name, value| {
                 if name == "path" {
-                    *found = json::string(raw).filter(|path| !path.is_empty());
+                    *found = value.string().filter(|path| !path.is_empty());
                 }
             });
         }
@@ -169,25 +180,22 @@ fn source_paths<'a>(source_code: Option<&'a str>, frames: &[Frame<'a>]) -> HashM
     wanted.into_iter().filter_map(|(id, path)| Some((Cow::Owned(id.to_owned()), path?))).collect()
 }
 
-/// Walks an object whose grammar was checked with the whole report; anything else has no members.
-fn walk<'a>(raw: &'a str, mut take: impl FnMut(Cow<'a, str>, &'a str)) {
-    if raw.starts_with('{') {
-        let _ = json::each_member(raw, "", |name, raw| {
-            take(name, raw);
-            Ok(())
-        });
-    }
-}
-
 /// A function's name without what changes from build to build: template arguments, line numbers and offsets, the numbers
 /// that compilers give to anonymous things, the marks of cloned functions.
-fn written_function(name: &str) -> String {
-    let name = without_anonymous_numbers(&without_template_arguments(name.trim()));
-    let mut written = name.as_str();
+fn written_function<'a>(name: &Cow<'a, str>) -> Cow<'a, str> {
+    let plain = |name: &Cow<'a, str>| trimmed(name, without_suffixes);
+    if memchr::memchr3(b'<', b'$', b'#', name.as_bytes()).is_none() {
+        return plain(name);
+    }
+    plain(&Cow::Owned(without_anonymous_numbers(&without_template_arguments(name.trim()))))
+}
+
+fn without_suffixes(name: &str) -> &str {
+    let mut written = name.trim();
     while let Some(shorter) = without_suffix(written) {
         written = shorter;
     }
-    written.to_owned()
+    written
 }
 
 /// Removes `<...>` where it follows a name: `Vec<int>::push` is `Vec::push`. Elsewhere it is a name itself (`<module>`,
@@ -241,8 +249,9 @@ const CLONE_MARKS: [&str; 6] = [".isra", ".constprop", ".part", ".cold", ".llvm"
 fn without_suffix(name: &str) -> Option<&str> {
     let decimal = before_digits(name, 10);
     let clone = name.strip_suffix(']').and_then(|name| name.rsplit_once(" [clone ")).map(|(stem, _)| stem);
-    let offset = before_digits(name, 16).and_then(|stem| stem.strip_suffix("+0x"));
-    let hash = before_digits(name, 16).and_then(|stem| stem.strip_suffix("::h")).filter(|stem| name.len() - stem.len() == 19);
+    let hexadecimal = before_digits(name, 16);
+    let offset = hexadecimal.and_then(|stem| stem.strip_suffix("+0x"));
+    let hash = hexadecimal.and_then(|stem| stem.strip_suffix("::h")).filter(|stem| name.len() - stem.len() == 19);
     let line = decimal.and_then(|stem| stem.strip_suffix(['+', ':'])).filter(|stem| !stem.ends_with(':'));
     let unnumbered = decimal.and_then(|stem| stem.strip_suffix('.')).unwrap_or(name);
     let mark = CLONE_MARKS.iter().find_map(|mark| unnumbered.strip_suffix(mark));
@@ -304,11 +313,12 @@ mod tests {
             (" spaced ", "spaced"),
             ("é<ü>", "é"),
         ] {
-            assert_eq!(written_function(sent), written, "{sent}");
+            assert_eq!(written_function(&Cow::Borrowed(sent)), written, "{sent}");
+            assert_eq!(written_function(&Cow::Owned(sent.to_owned())), written, "{sent}");
         }
     }
 
-    fn frames(threads: &str, main_thread: Option<&str>) -> Vec<String> {
+    fn frames<'a>(threads: &'a str, main_thread: Option<&str>) -> Vec<Cow<'a, str>> {
         Stack::read(Some(threads), main_thread, None, 1 << 15).frames
     }
 
@@ -356,9 +366,10 @@ mod tests {
             assert!(frame_text(list).len() <= 1 << 15);
         }
         let many = |times: usize| format!(r#"{{"m":{{"stack":[{}{{}}]}}}}"#, r#"{"funcName":"again"},"#.repeat(times));
-        let stack = Stack::read(Some(&many(100_000)), Some("\"m\""), None, 1_000);
+        let (many, fewer) = (many(100_000), many(50_000));
+        let stack = Stack::read(Some(&many), Some("\"m\""), None, 1_000);
         assert!(frame_text(&stack.frames).len() <= 1_000);
-        assert_eq!(stack, Stack::read(Some(&many(50_000)), Some("\"m\""), None, 1_000));
+        assert_eq!(stack, Stack::read(Some(&fewer), Some("\"m\""), None, 1_000));
         assert!(stack.frames.len() > 100);
     }
 }

@@ -36,7 +36,11 @@ pub(crate) struct Checkpoint {
 
 /// The body of a commit's frame.
 pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
-    let mut body = Vec::new();
+    let size = |entry: &Entry| match entry {
+        Entry::Report(stored) => stored.raw.len() + crate::memory::attribute_bytes(&stored.report.attributes),
+        _ => 64,
+    };
+    let mut body = Vec::with_capacity(entries.iter().map(size).sum());
     put(&mut body, entries.len() as u64);
     entries.iter().for_each(|entry| encode_entry(&mut body, entry));
     body
@@ -121,7 +125,7 @@ pub(crate) fn put(out: &mut Vec<u8>, mut number: u64) {
 
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put(out, bytes.len() as u64);
-    out.extend(bytes);
+    out.extend_from_slice(bytes);
 }
 
 fn put_value(out: &mut Vec<u8>, value: &Value) {

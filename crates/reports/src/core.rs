@@ -62,7 +62,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Committed {
     pub(crate) stamp: Stamp,
     pub(crate) outcomes: Vec<Outcome>,
-    pub(crate) reports: Vec<Arc<Report>>,
+    pub(crate) reports: Vec<Report>,
     /// Late attachments and changes.
     pub(crate) amendments: Vec<Entry>,
     pub(crate) names: Names,
@@ -105,7 +105,6 @@ impl SharedClock {
 struct Group {
     entries: Vec<Entry>,
     outcomes: Vec<Outcome>,
-    reports: Vec<Arc<Report>>,
     last_tx: HashMap<ProjectId, Tx>,
     ids: HashMap<Id, Tx>,
     fingerprints: HashSet<u64>,
@@ -179,16 +178,23 @@ impl Core {
             group.outcomes.push(outcome);
         }
         let bytes = self.log.commit(stamp, &group.entries)?;
-        let Group { entries, outcomes, reports, last_tx, ids: _, fingerprints } = group;
+        let Group { entries, outcomes, last_tx, ids: _, fingerprints } = group;
         self.last_stamp = stamp;
         self.last_tx.extend(last_tx);
         self.fingerprints.extend(fingerprints);
         self.digest.note(&entries);
+        let (mut reports, mut amendments) = (Vec::with_capacity(entries.len()), Vec::new());
+        for entry in entries {
+            match entry {
+                Entry::Report(stored) => reports.push(stored.report),
+                Entry::Attachment { .. } | Entry::Change { .. } => amendments.push(entry),
+                Entry::Checkpoint(_) => {}
+            }
+        }
         let mut names = Names::default();
         reports.iter().for_each(|report| names.note(report));
         self.digest.names.merge(&names);
         self.closed_ids.forget(stamp);
-        let amendments = entries.into_iter().filter(|entry| matches!(entry, Entry::Attachment { .. } | Entry::Change { .. })).collect();
         Ok(Committed { stamp, outcomes, reports, amendments, names, bytes })
     }
 
@@ -219,9 +225,9 @@ impl Core {
         let kind = short_hash(project, &fingerprint);
         let has_room = self.fingerprints.len() + group.fingerprints.len() < MAX_FINGERPRINTS;
         let first_of_fingerprint = has_room && !self.fingerprints.contains(&kind) && group.fingerprints.insert(kind);
-        let row = Report { project, tx, stamp, attributes: report.attributes };
-        group.reports.push(Arc::new(row.clone()));
-        group.entries.push(Entry::Report(Box::new(StoredReport { report: row, id: report.id, raw: report.raw, attachments })));
+        let NewReport { id, attributes, raw, .. } = report;
+        let report = Report { project, tx, stamp, attributes };
+        group.entries.push(Entry::Report(Box::new(StoredReport { report, id, raw, attachments })));
         Ok(Receipt { tx, stamp, duplicate: false, fingerprint, first_of_fingerprint })
     }
 

@@ -7,6 +7,8 @@
 
 use model::Stamp;
 use std::borrow::Cow;
+use std::cell::RefCell;
+use zstd::bulk::Compressor;
 
 /// Marks the start of a frame; recovery looks for it behind damage.
 const MAGIC: [u8; 4] = *b"CMLG";
@@ -41,12 +43,17 @@ pub(crate) enum Piece<'a> {
     Rubbish(u64, &'a [u8]),
 }
 
+thread_local! {
+    /// The tables of a compression are large: to make them for each commit takes longer than to fill them.
+    static COMPRESSOR: RefCell<Compressor<'static>> = RefCell::new(Compressor::new(LEVEL).expect("a level that zstd has"));
+}
+
 /// Makes a frame of a body.
 pub(crate) fn encode(salt: u32, sequence: u64, stamp: Stamp, body: &[u8]) -> Vec<u8> {
     let mut flags = 0;
     let mut body = Cow::Borrowed(body);
     if body.len() >= COMPRESS_FROM_BYTES {
-        let compressed = zstd::bulk::compress(&body, LEVEL).expect("compressing into memory cannot fail");
+        let compressed = COMPRESSOR.with_borrow_mut(|compressor| compressor.compress(&body)).expect("compressing into memory cannot fail");
         if compressed.len() < body.len() {
             body = Cow::Owned(compressed);
             flags |= FLAG_ZSTD;

@@ -1,6 +1,6 @@
 //! The body of a report without what its columns have anyway: most of a body is its attributes, and random identifiers do not
-//! compress; marks, the same in every body, nearly vanish. An outline is the body with a mark in place of each value that is the attribute called by the key before it, and of
-//! each text that is the client's own id. Marks are JSON texts, so an outline is JSON when the body is.
+//! compress; marks, the same in every body, nearly vanish. An outline is the body with a mark in place of each value that is the
+//! attribute called by the key before it, and of each text that is the client's own id. Marks are JSON texts, so an outline is JSON when the body is.
 //!
 //! Bodies come back byte for byte: what an outline of a body is filled to is looked at before the outline is taken.
 
@@ -14,22 +14,56 @@ const ID: &[u8] = br#""\u0002""#;
 /// The outline of a body; `None` where there is nothing to mark, or where the body could not be told from it.
 pub(super) fn outline(body: &[u8], attributes: &Attributes, id: Option<ReportId>) -> Option<Vec<u8>> {
     let id = id.map(|id| format!("\"{id}\""));
+    let names = Names::of(attributes);
     let mut outline = Vec::with_capacity(body.len());
     let mut key: &[u8] = b"";
     for token in Tokens(body) {
-        let is_attribute =
-            |token: &[u8]| str::from_utf8(key).is_ok_and(|key| attributes.get(key).is_some_and(|value| is_written(value, token)));
         match token {
-            Token::Value(token) | Token::Text(token) if is_attribute(token) => outline.extend(ATTRIBUTE),
-            Token::Text(token) if id.as_ref().is_some_and(|id| id.as_bytes() == token) => outline.extend(ID),
+            Token::Value(token) | Token::Text(token) if names.get(key).is_some_and(|value| is_written(value, token)) => {
+                outline.extend_from_slice(ATTRIBUTE);
+            }
+            Token::Text(token) if id.as_ref().is_some_and(|id| id.as_bytes() == token) => outline.extend_from_slice(ID),
             Token::Text(token) => {
                 key = unquoted(token);
-                outline.extend(token);
+                outline.extend_from_slice(token);
             }
-            Token::Value(token) | Token::Other(token) => outline.extend(token),
+            Token::Value(token) | Token::Other(token) => outline.extend_from_slice(token),
         }
     }
     (outline != body && fill(&outline, attributes, id.as_deref()).is_some_and(|filled| filled == body)).then_some(outline)
+}
+
+/// Attributes by name, for a body of which most words are no attribute's name: those are told by a glance.
+struct Names<'a> {
+    attributes: &'a Attributes,
+    /// Which of 256 kinds of name there are.
+    kinds: [u64; 4],
+}
+
+impl<'a> Names<'a> {
+    fn of(attributes: &'a Attributes) -> Names<'a> {
+        let mut kinds = [0; 4];
+        for (name, _) in attributes.iter() {
+            let (word, bit) = Names::kind(name.as_bytes());
+            kinds[word] |= bit;
+        }
+        Names { attributes, kinds }
+    }
+
+    /// By length, first and last byte.
+    fn kind(name: &[u8]) -> (usize, u64) {
+        let (first, last) = (name.first().copied().unwrap_or(0), name.last().copied().unwrap_or(0));
+        let kind = (name.len() as u8).wrapping_mul(29) ^ first.wrapping_mul(7) ^ last.wrapping_mul(53);
+        (usize::from(kind >> 6), 1 << (kind & 63))
+    }
+
+    fn get(&self, name: &[u8]) -> Option<&'a Value> {
+        let (word, bit) = Names::kind(name);
+        if self.kinds[word] & bit == 0 {
+            return None;
+        }
+        self.attributes.get(str::from_utf8(name).ok()?)
+    }
 }
 
 /// The body of an outline; `None` where an attribute is missing that was there.
@@ -45,14 +79,14 @@ fn fill(outline: &[u8], attributes: &Attributes, id: Option<&str>) -> Option<Vec
             Token::Text(ATTRIBUTE) => {
                 let value = attributes.get(str::from_utf8(key).ok()?)?;
                 let quote: &[u8] = if value.is_text() { b"\"" } else { b"" };
-                body.extend([quote, value.written().as_bytes(), quote].concat());
+                [quote, value.written().as_bytes(), quote].iter().for_each(|piece| body.extend_from_slice(piece));
             }
-            Token::Text(ID) => body.extend(id?.as_bytes()),
+            Token::Text(ID) => body.extend_from_slice(id?.as_bytes()),
             Token::Text(token) => {
                 key = unquoted(token);
-                body.extend(token);
+                body.extend_from_slice(token);
             }
-            Token::Value(token) | Token::Other(token) => body.extend(token),
+            Token::Value(token) | Token::Other(token) => body.extend_from_slice(token),
         }
     }
     Some(body)
@@ -87,27 +121,36 @@ impl<'b> Iterator for Tokens<'b> {
 
     fn next(&mut self) -> Option<Token<'b>> {
         let bytes = self.0;
-        let first = *bytes.first()?;
-        let in_value = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
-        let length = |from: usize, ends: &dyn Fn(&u8) -> bool| bytes[from..].iter().position(ends).map_or(bytes.len(), |at| from + at);
-        let (length, make): (usize, fn(&'b [u8]) -> Token<'b>) = if first == b'"' {
-            let mut end = 1;
-            loop {
-                end = length(end, &|byte| matches!(byte, b'"' | b'\\'));
-                match bytes.get(end) {
-                    Some(b'\\') => end = (end + 2).min(bytes.len()),
-                    quote => break (end + usize::from(quote.is_some()), Token::Text),
-                }
-            }
-        } else if in_value(&first) {
-            (length(1, &|byte| !in_value(byte)), Token::Value)
-        } else {
-            (length(1, &|byte| *byte == b'"' || in_value(byte)), Token::Other)
+        let (length, make): (usize, fn(&'b [u8]) -> Token<'b>) = match bytes.first()? {
+            b'"' => (text_length(bytes), Token::Text),
+            first if in_value(first) => (length(bytes, |byte| !in_value(byte)), Token::Value),
+            _ => (length(bytes, |byte| *byte == b'"' || in_value(byte)), Token::Other),
         };
         let (token, rest) = bytes.split_at(length);
         self.0 = rest;
         Some(make(token))
     }
+}
+
+fn in_value(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
+}
+
+/// How many bytes there are from the first on until one ends the stretch.
+fn length(bytes: &[u8], ends: impl Fn(&u8) -> bool) -> usize {
+    bytes[1..].iter().position(ends).map_or(bytes.len(), |at| 1 + at)
+}
+
+/// The length of the text at the front, with its quotation marks.
+fn text_length(bytes: &[u8]) -> usize {
+    let mut end = 1;
+    while let Some(at) = memchr::memchr2(b'"', b'\\', &bytes[end..]) {
+        if bytes[end + at] == b'"' {
+            return end + at + 1;
+        }
+        end = (end + at + 2).min(bytes.len());
+    }
+    bytes.len()
 }
 
 #[cfg(test)]
