@@ -1,7 +1,6 @@
 //! The archiver's thread: moves sealed segments from the log to the archive, compacts, keeps to the retention,
-//! removes files of reports that have gone. Nothing waits for it;
-//! what it cannot do it tries again, and the log keeps the reports meanwhile. What fails holds up nothing else: retention above all
-//! goes on, as it is what makes room on a full disk.
+//! removes files of reports that have gone. Nothing waits for it; what it cannot do it tries again, and the log keeps the reports
+//! meanwhile. What fails holds up nothing else: retention above all goes on, as it is what makes room on a full disk.
 
 use crate::archive::{Archive, COMPACT_EVERY_SECS, Retention};
 use crate::attachments::Attachments;
@@ -27,6 +26,10 @@ const RETAIN_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 /// About as many files are looked at in one go: what a sweep takes in memory.
 const SWEEP_FILES: usize = 500_000;
+
+/// Its thread's nice value: a tenth of the weight of others where they compete for a core (sched(7)), so that whoever sends reports
+/// waits less; the log keeps for longer what has to wait.
+const NICE: i32 = 10;
 
 /// The handle of the archiver's thread, which ends when the handle is dropped.
 pub(crate) struct Archiver {
@@ -98,6 +101,10 @@ impl Work {
     }
 
     fn run(mut self, ended: &Receiver<()>) {
+        // On Linux each thread has a priority of its own. Nothing depends on it.
+        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the archiver works at the priority of all threads");
+        }
         let mut wait = EVERY;
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(wait) {
             wait = match self.step() {

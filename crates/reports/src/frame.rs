@@ -8,7 +8,7 @@
 use model::Stamp;
 use std::borrow::Cow;
 use std::cell::RefCell;
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
 
 /// Marks the start of a frame; recovery looks for it behind damage.
 const MAGIC: [u8; 4] = *b"CMLG";
@@ -44,8 +44,9 @@ pub(crate) enum Piece<'a> {
 }
 
 thread_local! {
-    /// The tables of a compression are large: to make them for each commit takes longer than to fill them.
+    /// Their tables are large: to make them for each commit takes longer than to use them.
     static COMPRESSOR: RefCell<Compressor<'static>> = RefCell::new(Compressor::new(LEVEL).expect("a level that zstd has"));
+    static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::new(Decompressor::new().expect("there is memory for one"));
 }
 
 /// Makes a frame of a body.
@@ -93,7 +94,10 @@ impl<'a> Frame<'a> {
         let body = &self.bytes[HEADER_BYTES..];
         match self.bytes[5] {
             0 => Some(Cow::Borrowed(body)),
-            FLAG_ZSTD => zstd::stream::decode_all(body).ok().map(Cow::Owned),
+            FLAG_ZSTD => {
+                let length = Decompressor::upper_bound(body).filter(|length| *length <= u32::MAX as usize)?;
+                DECOMPRESSOR.with_borrow_mut(|decompressor| decompressor.decompress(body, length)).ok().map(Cow::Owned)
+            }
             _ => None,
         }
     }

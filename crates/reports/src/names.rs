@@ -1,10 +1,14 @@
 //! Which attributes a project's reports have had, and as what types.
 
 use model::{ProjectId, Report, Value};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
 /// Attribute names remembered of one project; those beyond it are only counted.
 const MAX_NAMES: usize = 10_000;
+
+/// Up to so many known names for each one of a report, all are walked over instead of looking each one up.
+const FEW: usize = 4;
 
 /// How often an attribute was seen, by type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,9 +34,27 @@ pub(crate) struct Names {
 impl Names {
     pub(crate) fn note(&mut self, report: &Report) {
         let names = self.projects.entry(report.project).or_default();
-        for (name, value) in report.attributes.iter() {
-            self.beyond += add(names, name, kind(value));
+        if names.len() > FEW * report.attributes.len() {
+            return self.beyond += report.attributes.iter().map(|(name, value)| add(names, name, kind(value))).sum::<u64>();
         }
+        // Both are in name order: what is known is met on the way.
+        let mut new = Vec::new();
+        let mut known = names.iter_mut().peekable();
+        for (name, value) in report.attributes.iter() {
+            let mut order = Ordering::Less;
+            while let Some((next, _)) = known.peek() {
+                order = next.as_str().cmp(name);
+                if order != Ordering::Less {
+                    break;
+                }
+                known.next();
+            }
+            match known.peek_mut() {
+                Some((_, sums)) if order == Ordering::Equal => sums.iter_mut().zip(kind(value)).for_each(|(sum, count)| *sum += count),
+                _ => new.push((name, kind(value))),
+            }
+        }
+        self.beyond += new.into_iter().map(|(name, counts)| add(names, name, counts)).sum::<u64>();
     }
 
     pub(crate) fn merge(&mut self, other: &Names) {
@@ -104,6 +126,23 @@ mod tests {
         twice.merge(&names);
         assert_eq!(twice.of(ProjectId(1)), [AttributeSummary { name: "a".into(), texts: 2, numbers: 4, booleans: 2 }]);
         assert!(twice.of(ProjectId(2)).is_empty());
+    }
+
+    #[test]
+    fn known_names_are_counted_alike_walked_over_or_looked_up() {
+        let named = |name: &str| (name.to_owned(), Value::Int(1));
+        for others in [0, 1, 3, FEW * 3, 100] {
+            let mut names = Names::default();
+            let others: Vec<_> = (0..others).map(|n| named(&format!("c{n}"))).collect();
+            names.note(&report(others.iter().cloned().chain([named("b"), named("d")]).collect()));
+            names.note(&report(["a", "b", "d", "e"].map(named).to_vec()));
+            names.note(&report(["c", "e", "f"].map(named).to_vec()));
+            let counted: Vec<_> = names.of(ProjectId(1)).into_iter().map(|one| (one.name, one.numbers)).collect();
+            let mut expected: Vec<_> = others.into_iter().map(|(name, _)| (name, 1)).collect();
+            expected.extend([("a", 1), ("b", 2), ("c", 1), ("d", 2), ("e", 2), ("f", 1)].map(|(name, n)| (name.to_owned(), n)));
+            expected.sort();
+            assert_eq!(counted, expected);
+        }
     }
 
     #[test]

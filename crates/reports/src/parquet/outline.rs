@@ -2,7 +2,7 @@
 //! compress; marks, the same in every body, nearly vanish. An outline is the body with a mark in place of each value that is the
 //! attribute called by the key before it, and of each text that is the client's own id. Marks are JSON texts, so an outline is JSON when the body is.
 //!
-//! Bodies come back byte for byte: what an outline of a body is filled to is looked at before the outline is taken.
+//! Bodies come back byte for byte; one that might not is kept as it is.
 
 use model::{Attributes, ReportId, Value};
 
@@ -12,25 +12,39 @@ const ATTRIBUTE: &[u8] = br#""\u0001""#;
 const ID: &[u8] = br#""\u0002""#;
 
 /// The outline of a body; `None` where there is nothing to mark, or where the body could not be told from it.
+///
+/// The outline falls into the same stretches as the body: where a stretch ends depends on its own bytes and on whether a text or a
+/// word follows, and a mark is a whole text in place of one of these. So it is filled to the body, if no text of the body looks like a
+/// mark itself and no text that is marked lacks its end.
 pub(super) fn outline(body: &[u8], attributes: &Attributes, id: Option<ReportId>) -> Option<Vec<u8>> {
     let id = id.map(|id| format!("\"{id}\""));
     let names = Names::of(attributes);
     let mut outline = Vec::with_capacity(body.len());
     let mut key: &[u8] = b"";
+    // How much of the body the outline has, and how much was looked at.
+    let (mut told, mut seen) = (0, 0);
     for token in Tokens(body) {
-        match token {
-            Token::Value(token) | Token::Text(token) if names.get(key).is_some_and(|value| is_written(value, token)) => {
-                outline.extend_from_slice(ATTRIBUTE);
-            }
-            Token::Text(token) if id.as_ref().is_some_and(|id| id.as_bytes() == token) => outline.extend_from_slice(ID),
+        let start = seen;
+        let (Token::Text(bytes) | Token::Value(bytes) | Token::Other(bytes)) = token;
+        seen += bytes.len();
+        let mark = match token {
+            Token::Other(_) => continue,
+            Token::Text(ATTRIBUTE | ID) => return None,
+            Token::Value(token) | Token::Text(token) if names.get(key).is_some_and(|value| is_written(value, token)) => ATTRIBUTE,
+            Token::Text(token) if id.as_ref().is_some_and(|id| id.as_bytes() == token) => ID,
             Token::Text(token) => {
                 key = unquoted(token);
-                outline.extend_from_slice(token);
+                continue;
             }
-            Token::Value(token) | Token::Other(token) => outline.extend_from_slice(token),
-        }
+            Token::Value(_) => continue,
+        };
+        outline.extend_from_slice(&body[told..start]);
+        outline.extend_from_slice(mark);
+        told = seen;
     }
-    (outline != body && fill(&outline, attributes, id.as_deref()).is_some_and(|filled| filled == body)).then_some(outline)
+    outline.extend_from_slice(&body[told..]);
+    debug_assert!(fill(&outline, attributes, id.as_deref()).as_deref() == Some(body), "an outline that is not of its body");
+    (told > 0).then_some(outline)
 }
 
 /// Attributes by name, for a body of which most words are no attribute's name: those are told by a glance.
@@ -95,9 +109,14 @@ fn fill(outline: &[u8], attributes: &Attributes, id: Option<&str>) -> Option<Vec
 /// Whether a value is written like this token; a text with escapes is not.
 fn is_written(value: &Value, token: &[u8]) -> bool {
     match value {
-        Value::Text(text) => token.first() == Some(&b'"') && unquoted(token) == text.as_bytes(),
+        Value::Text(text) => is_whole_text(token) && unquoted(token) == text.as_bytes(),
         value => value.written().as_bytes() == token,
     }
+}
+
+/// Whether a stretch is a text that has its end; that of a body which is cut off has none.
+fn is_whole_text(token: &[u8]) -> bool {
+    token.first() == Some(&b'"') && text_length(token) == Some(token.len())
 }
 
 fn unquoted(token: &[u8]) -> &[u8] {
@@ -122,7 +141,7 @@ impl<'b> Iterator for Tokens<'b> {
     fn next(&mut self) -> Option<Token<'b>> {
         let bytes = self.0;
         let (length, make): (usize, fn(&'b [u8]) -> Token<'b>) = match bytes.first()? {
-            b'"' => (text_length(bytes), Token::Text),
+            b'"' => (text_length(bytes).unwrap_or(bytes.len()), Token::Text),
             first if in_value(first) => (length(bytes, |byte| !in_value(byte)), Token::Value),
             _ => (length(bytes, |byte| *byte == b'"' || in_value(byte)), Token::Other),
         };
@@ -141,16 +160,16 @@ fn length(bytes: &[u8], ends: impl Fn(&u8) -> bool) -> usize {
     bytes[1..].iter().position(ends).map_or(bytes.len(), |at| 1 + at)
 }
 
-/// The length of the text at the front, with its quotation marks.
-fn text_length(bytes: &[u8]) -> usize {
+/// The length of the text at the front, with its quotation marks; `None` where the last one is missing.
+fn text_length(bytes: &[u8]) -> Option<usize> {
     let mut end = 1;
-    while let Some(at) = memchr::memchr2(b'"', b'\\', &bytes[end..]) {
-        if bytes[end + at] == b'"' {
-            return end + at + 1;
+    loop {
+        end += memchr::memchr2(b'"', b'\\', bytes.get(end..)?)?;
+        if bytes[end] == b'"' {
+            return Some(end + 1);
         }
-        end = (end + at + 2).min(bytes.len());
+        end += 2;
     }
-    bytes.len()
 }
 
 #[cfg(test)]
