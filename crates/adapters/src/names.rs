@@ -6,10 +6,13 @@
 
 use crate::NOTES_MAX;
 use crate::push::Note;
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use model::{Label, Series, Shape};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasher;
 use std::rc::Rc;
 
 /// How a missing value is shown (design.md 2).
@@ -320,12 +323,22 @@ impl Spelt {
         series: &[Raw<'a>],
         mut write: impl FnMut(usize, &[(String, Label)], &mut Vec<u8>) -> Result<(), &'static str>,
     ) {
-        let mut first: HashMap<&[u8], usize> = HashMap::with_capacity(self.ends.len());
+        // Only places are in the table, so that it stays small beside the texts.
+        let hasher = DefaultHashBuilder::default();
+        let mut first: HashTable<u32> = HashTable::with_capacity(self.ends.len());
         let mut together: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for at in (0..self.ends.len()).filter(|at| !self.otherwise.contains_key(at)) {
-            let before = *first.entry(self.first_text(at)).or_insert(at);
-            if before != at {
-                together.entry(before).or_insert_with(|| vec![before]).push(at);
+        for at in 0..self.ends.len() {
+            if !self.otherwise.is_empty() && self.otherwise.contains_key(&at) {
+                continue;
+            }
+            let text = self.first_text(at);
+            let same = |before: &u32| self.first_text(*before as usize) == text;
+            match first.entry(hasher.hash_one(text), same, |before| hasher.hash_one(self.first_text(*before as usize))) {
+                Entry::Vacant(place) => _ = place.insert(at as u32),
+                Entry::Occupied(before) => {
+                    let before = *before.get() as usize;
+                    together.entry(before).or_insert_with(|| vec![before]).push(at);
+                }
             }
         }
         let mut parted: BTreeMap<usize, Result<Vec<u8>, &'static str>> = BTreeMap::new();
@@ -343,12 +356,18 @@ impl Spelt {
                     let own = (SERIES_LABEL.to_owned(), Label::Text(mark(raw.as_bytes()).trim_start_matches('_').to_owned()));
                     write(at, &labels.iter().cloned().chain([own]).collect::<Vec<_>>(), &mut text)
                 };
-                let taken = !same && first.contains_key(text.as_slice());
+                let is_text = |before: &u32| self.first_text(*before as usize) == text;
+                let taken = !same && first.find(hasher.hash_one(text.as_slice()), is_text).is_some();
                 let fate = written.and_then(|()| if !taken && kept.insert(text.clone()) { Ok(text) } else { Err(TWIN) });
                 parted.insert(at, fate);
             }
         }
         self.otherwise.extend(parted);
+    }
+
+    /// Bytes of all texts as they first were.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
     }
 
     fn first_text(&self, at: usize) -> &[u8] {

@@ -10,8 +10,11 @@ pub(crate) const NOT_FINITE: &str = "its value is not a finite number";
 pub(crate) fn push(out: &mut Vec<u8>, value: f64) {
     /// Whole numbers up to here are exact and fit an integer.
     const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() <= EXACT {
+        return out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
+    }
     // Writing into memory cannot fail.
-    let _written = if value.fract() == 0.0 && value.abs() <= EXACT { write!(out, "{}", value as i64) } else { write!(out, "{value}") };
+    let _written = write!(out, "{value}");
 }
 
 #[cfg(test)]

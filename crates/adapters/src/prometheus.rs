@@ -12,6 +12,7 @@ use crate::push::Excluded;
 use crate::snippet::{self, About, Snippet};
 use model::{Counter, Label, Page, PageSeries, Period, Problem, Shape};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "prometheus",
@@ -189,13 +190,17 @@ impl Pull for Prometheus {
             families.resize_with(families.len().max(names.place(at) + 1), Vec::new);
             families[names.place(at)].push(at);
         }
-        let mut body = Body { format, out: Vec::new(), samples: 0 };
+        // A line is the text of its series, a name's end, a number.
+        let lines = if format == Format::OpenMetrics { 3 } else { 2 };
+        let counters = page.series.iter().filter(|one| one.counter.is_some()).count();
+        let room = (spelt.bytes() / page.series.len().max(1) + 32) * (page.series.len() + counters * (lines - 1));
+        let mut body = Body { format, out: Vec::with_capacity(room), samples: 0 };
         let mut excluded = Vec::new();
         for members in &families {
-            let mut sound: Vec<(&PageSeries, &str)> = Vec::with_capacity(members.len());
+            let mut sound: Vec<(&PageSeries, &[u8])> = Vec::with_capacity(members.len());
             let base = names.of(members[0]);
             for &at in members {
-                match checked(&page.series[at]).and_then(|one| Ok((one, labels_of(spelt.of(at)?, base)))) {
+                match checked(&page.series[at]).and_then(|one| Ok((one, &spelt.of(at)?[base.len()..]))) {
                     Ok(one) => sound.push(one),
                     Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
                 }
@@ -304,7 +309,7 @@ struct Body {
 
 impl Body {
     /// All lines of one metric and aggregate: the gauge of the window, and the counter where there is one.
-    fn family(&mut self, base: &str, name: &Name<'_>, period: Period, series: &[(&PageSeries, &str)]) {
+    fn family(&mut self, base: &str, name: &Name<'_>, period: Period, series: &[(&PageSeries, &[u8])]) {
         let shown = name.shown();
         if name.shape == Shape::Health {
             self.head(base, "gauge", &shown);
@@ -345,8 +350,8 @@ impl Body {
         self.out.extend_from_slice(format!("# HELP {family} {}\n# TYPE {family} {kind}\n", text.trim()).as_bytes());
     }
 
-    fn sample(&mut self, base: &str, end: &str, labels: &str, value: impl FnOnce(&mut Vec<u8>)) {
-        [base, end, labels, " "].iter().for_each(|part| self.out.extend_from_slice(part.as_bytes()));
+    fn sample(&mut self, base: &str, end: &str, labels: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+        [base.as_bytes(), end.as_bytes(), labels, b" "].iter().for_each(|part| self.out.extend_from_slice(part));
         value(&mut self.out);
         self.out.push(b'\n');
         self.samples += 1;
@@ -389,23 +394,23 @@ fn write_series(base: &str, labels: &[(String, Label)], speller: &mut Speller, o
         out.push(if at == 0 { b'{' } else { b',' });
         out.extend_from_slice(key.as_bytes());
         out.extend_from_slice(b"=\"");
-        for byte in speller.value(label, names::VALUE_CHARS_MAX, label_value).bytes() {
-            match byte {
-                b'\\' => out.extend_from_slice(b"\\\\"),
-                b'"' => out.extend_from_slice(b"\\\""),
-                b'\n' => out.extend_from_slice(b"\\n"),
-                byte => out.push(byte),
-            }
+        let value = speller.value(label, names::VALUE_CHARS_MAX, label_value);
+        let mut rest = value.as_bytes();
+        while let Some(at) = memchr::memchr3(b'\\', b'"', b'\n', rest) {
+            out.extend_from_slice(&rest[..at]);
+            out.extend_from_slice(match rest[at] {
+                b'\\' => b"\\\\",
+                b'"' => b"\\\"",
+                _ => b"\\n",
+            });
+            rest = &rest[at + 1..];
         }
+        out.extend_from_slice(rest);
         out.push(b'"');
     }
     if !labels.is_empty() {
         out.push(b'}');
     }
-}
-
-fn labels_of<'a>(text: &'a [u8], base: &str) -> &'a str {
-    std::str::from_utf8(&text[base.len()..]).expect("made of text")
 }
 
 /// A series whose numbers can be shown.
@@ -429,6 +434,9 @@ pub(crate) fn label_name(raw: &str) -> String {
 
 /// Any text is legal, but some scanners take control characters for the end of the page.
 pub(crate) fn label_value(raw: &str) -> Clean<'_> {
+    if raw.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Clean::Faithful(Cow::Borrowed(raw));
+    }
     Clean::replacing(raw, is_value_char)
 }
 

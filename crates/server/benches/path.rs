@@ -11,6 +11,7 @@
 
 use adapters::{Accept, Adapter};
 use catalog::{Catalog, MetricDraft, SealedCell, SealedMetric, SealedSeries, SealedWindow, StoreDraft, StoreSettings, WindowFacts};
+use influxdb_line_protocol::LineProtocolBuilder;
 use ingest::{Format, Limits, Submission, parse};
 use model::{
     Aggregate, AggregateOp, Batch, Label, NewReport, Page, PageSeries, PathTemplate, Period, Point, ProjectId, Query, ReportId, Series,
@@ -70,6 +71,8 @@ fn main() {
 /// Series of a page, and points of a batch.
 const SERIES: usize = 100_000;
 const POINTS: usize = 1_000_000;
+/// Points of a body for InfluxDB.
+const BODY_POINTS: usize = 5_000;
 
 /// What stores get: a page of 100,000 series beside `prometheus-client`, a million points for each push store.
 fn wires() {
@@ -91,14 +94,35 @@ fn wires() {
         let adapter = adapter(name, serde_json::from_str(fields).expect("JSON"));
         let push = adapter.as_push().expect("it is sent to");
         let mut points = 0;
-        alone(&format!("encode 1,000,000 points for {name}"), "s", || {
+        let what = format!("encode 1,000,000 points for {name}");
+        let mut ours = || {
             let began = Instant::now();
             let encoded = push.encode(&batch);
             points = encoded.payloads.iter().map(|payload| payload.points().count()).sum::<usize>() + encoded.excluded.len();
             began.elapsed().as_secs_f64()
-        });
+        };
+        match name {
+            "influxdb" => row(&what, "influxdb-line-protocol crate", "s", |_| ours(), |_| millis(|| drop(lines(&batch))) / 1e3),
+            _ => alone(&what, "s", ours),
+        }
         assert_eq!(points, POINTS, "{name} leaves none out");
     }
+}
+
+/// The same points as InfluxData's own crate writes them, in bodies as large as ours.
+fn lines(batch: &Batch) -> Vec<Vec<u8>> {
+    let nanos = batch.window.start_secs() as i64 * 1_000_000_000;
+    let body = |points: &[Point]| {
+        points.iter().fold(LineProtocolBuilder::new(), |lines, point| {
+            let line = lines.measurement("crash.game.errors.by-host");
+            let tagged = point.series.labels.iter().fold(line, |line, (name, label)| match label {
+                Label::Text(value) => line.tag(name, value),
+                Label::Missing | Label::Other => line,
+            });
+            tagged.field(&point.series.aggregate, point.value).timestamp(nanos).close_line()
+        })
+    };
+    batch.points.chunks(BODY_POINTS).map(|points| body(points).build()).collect()
 }
 
 /// Points of a guarded body.
