@@ -18,9 +18,10 @@ use crate::snippet::{self, About, Snippet};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use endpoint::{Endpoint, Flavour};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use model::{Batch, Label, Secret, Shape};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "influxdb",
@@ -348,7 +349,8 @@ struct Row<'a> {
 /// The lines of a batch in the order of their first points, and the points that have no place in one.
 fn rows(batch: &Batch) -> (Vec<Row<'_>>, Vec<Excluded>) {
     let (mut rows, mut excluded) = (Vec::<Row<'_>>::new(), Vec::new());
-    let mut known: HashMap<Raw<'_>, usize> = HashMap::new();
+    let hasher = DefaultHashBuilder::default();
+    let mut known: HashTable<u32> = HashTable::with_capacity(batch.points.len());
     for (at, point) in batch.points.iter().enumerate() {
         let number = at as u32;
         if !point.value.is_finite() {
@@ -358,7 +360,11 @@ fn rows(batch: &Batch) -> (Vec<Row<'_>>, Vec<Excluded>) {
         let raw: Raw<'_> = (&point.series.path, "", &point.series.labels);
         let place = match rows.last() {
             Some(last) if last.raw == raw => rows.len() - 1,
-            _ => *known.entry(raw).or_insert(rows.len()),
+            _ => {
+                let (is_same, hash) =
+                    (|place: &u32| rows[*place as usize].raw == raw, |place: &u32| hasher.hash_one(rows[*place as usize].raw));
+                *known.entry(hasher.hash_one(raw), is_same, hash).or_insert(rows.len() as u32).get() as usize
+            }
         };
         if place == rows.len() {
             rows.push(Row { raw, points: Vec::new() });
@@ -383,15 +389,15 @@ fn measurement(name: &Name<'_>, mark: &str) -> String {
 /// Appends what identifies a line: measurement and tags, sorted by their names.
 fn write_key(measurement: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) -> Result<(), &'static str> {
     let start = out.len();
-    escape(measurement, &[',', ' '], out);
+    escape(measurement, MEASUREMENT_SPECIAL, out);
     let keys = speller.keys(labels, tag_key);
     let mut tags: Vec<(&String, &Label)> = keys.iter().zip(labels).map(|(key, (_, label))| (key, label)).collect();
     tags.sort_by_key(|(key, _)| *key);
     for (key, label) in tags {
         out.push(b',');
-        escape(key, &[',', '=', ' '], out);
+        escape(key, TAG_SPECIAL, out);
         out.push(b'=');
-        escape(&speller.value(label, names::VALUE_CHARS_MAX, tag_value), &[',', '=', ' '], out);
+        escape(&speller.value(label, names::VALUE_CHARS_MAX, tag_value), TAG_SPECIAL, out);
     }
     if out.len() - start <= KEY_BYTES_MAX { Ok(()) } else { Err("its measurement and tags are longer than 64 KiB") }
 }
@@ -422,20 +428,25 @@ impl<'a> FieldKeys<'a> {
 fn write_fields(batch: &Batch, row: &Row<'_>, keys: &[String], out: &mut Vec<u8>) {
     for (at, (key, &point)) in keys.iter().zip(&row.points).enumerate() {
         out.push(if at == 0 { b' ' } else { b',' });
-        escape(key, &[',', '=', ' '], out);
+        escape(key, TAG_SPECIAL, out);
         out.push(b'=');
         number::push(out, batch.points[point as usize].value);
     }
 }
 
-fn escape(text: &str, special: &[char], out: &mut Vec<u8>) {
-    let mut rest = text;
-    while let Some(at) = rest.find(special) {
-        out.extend_from_slice(&rest.as_bytes()[..at]);
-        out.extend_from_slice(&[b'\\', rest.as_bytes()[at]]);
+/// What has a backslash before it in names and values of tags and in names of fields, and in measurements
+/// (<https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/#special-characters>).
+const TAG_SPECIAL: [u8; 3] = *b",= ";
+const MEASUREMENT_SPECIAL: [u8; 3] = *b", ,";
+
+fn escape(text: &str, [one, two, three]: [u8; 3], out: &mut Vec<u8>) {
+    let mut rest = text.as_bytes();
+    while let Some(at) = memchr::memchr3(one, two, three, rest) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(&[b'\\', rest[at]]);
         rest = &rest[at + 1..];
     }
-    out.extend_from_slice(rest.as_bytes());
+    out.extend_from_slice(rest);
 }
 
 /// Names never hold a backslash, so no version's escaping rules can disagree about them.
@@ -463,6 +474,9 @@ fn field_key(raw: &str, tags: &[String]) -> String {
 
 /// A tag's value. There is no escape for a backslash: before a delimiter or at the end it would swallow what follows.
 fn tag_value(raw: &str) -> Clean<'_> {
+    if raw.bytes().all(|byte| matches!(byte, b' '..=b'[' | b']'..=b'~')) {
+        return Clean::Faithful(raw.into());
+    }
     let clean = |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
     let swallows = |at: usize| raw[at + 1..].chars().next().is_none_or(|next| matches!(next, ',' | '=' | ' ' | '\\'));
     if raw.chars().all(clean) && !raw.match_indices('\\').any(|(at, _)| swallows(at)) {
