@@ -6,7 +6,7 @@ TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crashmeter/tools
 BENCH ?= $(dir $(TOOLS))bench
 # Reports of a day; the goals speak of ten million.
 ROWS ?= 10000000
-STAGES ?= warm,cold,metrics,path,page
+STAGES ?= warm,cold,metrics,path,page,growth
 # Plans of `make simulate`.
 SEEDS ?= 1000
 # How often each rig of `make faults` breaks the server, and which.

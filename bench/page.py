@@ -8,7 +8,10 @@ STAGES = {
     "cold": "Explore, cold from disk",
     "path": "The path of a report",
     "page": "The page",
+    "growth": "Growth",
 }
+
+
 def write(results, rows, versions):
     peers = ", ".join(f"{name} {version}" for name, version in versions.items())
     out = [
@@ -23,6 +26,8 @@ def write(results, rows, versions):
     ]
     for stage, title in STAGES.items():
         out += [f"## {title}", ""]
+        if stage == "growth" and stage in results:
+            out += ["![Time against reports, metrics, groups and stores](growth.svg)", ""]
         out += table(results[stage]) if stage in results else ["Not measured.", ""]
     notes = pathlib.Path(__file__).with_name("notes.md").read_text()
     return "\n".join(out) + "\n" + notes

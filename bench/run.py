@@ -1,7 +1,7 @@
 """`make bench`: makes the data once, asks ours and the peers the same in turn, compares the answers, then the times, and writes
 docs/benchmarks.md and docs/benchmarks.json. With fewer reports than the goals speak of it prints the page and leaves the docs alone.
 
-    run.py --data FOLDER [--rows N] [--stages warm,cold,metrics,path,page] [--runs N]
+    run.py --data FOLDER [--rows N] [--stages warm,cold,metrics,path,page,growth] [--runs N]
 
 What each stage found is written down at once, so that stages can be run one by one.
 """
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 
+import growth
 import page
 import queries
 import served
@@ -270,7 +271,7 @@ class Bench:
         printed = subprocess.check_output([tool], text=True)
         rows = [{"goal": None, "reach": None} | json.loads(line) for line in printed.splitlines() if line.startswith("{")]
         for one in rows:
-            if one["name"].startswith("render"):
+            if one["peer"] is not None and one["name"].startswith(("render", "encode")):
                 one["goal"], one["reach"] = 1 / 3, 1 / 6
         say("the path of a report: intake over HTTP")
         told = served.intake(program, tool, self.scratch, min(self.runs, 5))
@@ -279,6 +280,19 @@ class Bench:
         say("the path of a report: a start")
         told += served.ready(program, tool, self.scratch, self.day()[0])
         return rows + [told_row(one) for one in told]
+
+    def growth(self):
+        rows = []
+        counts = sorted({self.rows // 10, self.rows * 3 // 10, self.rows})
+        for what, points in [
+            ("stores", growth.stores(program_of(), self.scratch)),
+            ("metrics", growth.metrics(self, int(self.rows * SMALL_SHARE))),
+            ("groups", growth.groups(self, ask_metrics)),
+            ("reports", growth.reports(self, ask_shape, counts)),
+        ]:
+            say(f"growth: {what}")
+            rows += points
+        return rows
 
     def page(self):
         say("the page")
@@ -411,7 +425,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--rows", type=int, default=GOAL_ROWS)
-    parser.add_argument("--stages", default="warm,cold,metrics,path,page")
+    parser.add_argument("--stages", default="warm,cold,metrics,path,page,growth")
     parser.add_argument("--runs", type=int, default=7)
     arguments = parser.parse_args()
     bench = Bench(arguments)
@@ -435,6 +449,8 @@ def main():
 def write_down(results, published):
     """The page and its data, after each stage: what a later one runs into costs nothing of it."""
     (ROOT / "docs/benchmarks.md").write_text(page.write(results, GOAL_ROWS, versions()))
+    if "growth" in results:
+        (ROOT / "docs/growth.svg").write_text(growth.plot(results["growth"]["rows"]))
     told = lambda stage: {"stage": stage} | {key: results[stage][key] for key in MEASURED}
     rows = [one | told(stage) for stage in page.STAGES if stage in results for one in results[stage]["rows"]]
     published.write_text("[\n" + ",\n".join(json.dumps(one) for one in page.rounded(rows)) + "\n]\n")
