@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -286,7 +286,7 @@ impl<S: ReportSource> Courier<S> {
             let note = if open.unknown { format!("{note}; bytes had gone out without a verdict") } else { note };
             tracing::warn!(store = store.name, window = open.window.start_secs(), points = open.points.open, "expired");
             let catalog = self.catalog.clone();
-            blocking(move || catalog.expire(id, slot, open.points.open, &note)).await?;
+            in_turn(move || catalog.expire(id, slot, open.points.open, &note)).await?;
             return Ok(Pause::None);
         }
         if store.paused {
@@ -332,7 +332,7 @@ impl<S: ReportSource> Courier<S> {
     async fn oldest_open(&self, id: StoreId, course: &Course) -> Result<Option<OpenDelivery>, CatalogError> {
         let skip = course.failing.filter(|(_, since)| since.elapsed() >= ASIDE_AFTER).map(|(window, _)| window);
         let catalog = self.catalog.clone();
-        blocking(move || match (catalog.oldest_open(id, skip)?, skip) {
+        in_turn(move || match (catalog.oldest_open(id, skip)?, skip) {
             (None, Some(_)) => catalog.oldest_open(id, None),
             (found, _) => Ok(found),
         })
@@ -400,7 +400,7 @@ impl<S: ReportSource> Courier<S> {
             });
             tracing::info!(store = store.name, window = window.start_secs(), outcome, points, bytes = body_bytes, millis, text, "attempt");
             let catalog = self.catalog.clone();
-            blocking(move || catalog.record_attempt(id, slot, &attempt, &settled)).await?;
+            in_turn(move || catalog.record_attempt(id, slot, &attempt, &settled)).await?;
             match next {
                 Next::GoOn => {
                     course.backoff.succeeded();
@@ -431,7 +431,7 @@ impl<S: ReportSource> Courier<S> {
         match course.failing.take() {
             Some((failing, _)) if failing != delivered => {
                 let catalog = self.catalog.clone();
-                blocking(move || catalog.set_aside(id, failing)).await
+                in_turn(move || catalog.set_aside(id, failing)).await
             }
             _ => Ok(()),
         }
@@ -448,7 +448,7 @@ impl<S: ReportSource> Courier<S> {
     /// the store may be told about the metrics.
     async fn encode(&self, id: StoreId, slot: Slot, due: u64) -> Result<(Pending, Vec<Outgoing>), CatalogError> {
         let catalog = self.catalog.clone();
-        blocking(move || {
+        in_turn(move || {
             // Asked for after the window was found sealed: what governed it is in this snapshot.
             let snapshot = catalog.snapshot();
             let store = snapshot.store_by_id(id).ok_or_else(|| CatalogError::Missing("such store any more".into()))?;
@@ -577,6 +577,16 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         // The runtime is shutting down and has dropped the work: so will it drop us.
         Err(_) => std::future::pending().await,
     }
+}
+
+/// Pieces of a delivery's catalog work at one time. The catalog does one after the other anyway, and each thread keeps some MiB of memory: without the
+/// bound a thousand stores that wait for one window are hundreds of threads.
+static AT_ONCE: Semaphore = Semaphore::const_new(8);
+
+/// [`blocking`] for deliveries, which are many: those beyond the bound wait without a thread. Sealing never waits for them.
+async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let _place = AT_ONCE.acquire().await.expect("it is never closed");
+    blocking(work).await
 }
 
 #[cfg(test)]
