@@ -137,15 +137,20 @@ impl Resolver {
         Some(Arc::new(self.values((0..block.rows()).map(|row| of_row(row).map(Cow::into_owned)), name)))
     }
 
-    /// A block's column of what is derived of the stamps, which ascend: each second is looked at once.
+    /// A block's column of what is derived of the stamps, which ascend: each second is looked at once, and a value looked up when it
+    /// is not that of the second before.
     fn derived_of_stamps(&self, block: &Block, derived: &Derived) -> Column {
         let made = self.dictionary(&format!("{derived:?}"));
-        let (mut until, mut code) = (0, MISSING);
+        let (mut until, mut last, mut code) = (0, None, MISSING);
         let of_row = |stamp: &u64| {
             if *stamp >= until {
                 let second = stamp / 1_000_000;
                 until = (second + 1) * 1_000_000;
-                code = derived.function.apply(&Value::Int(second as i64)).map_or(MISSING, |value| made.intern(&value));
+                let value = derived.function.apply(&Value::Int(second as i64));
+                if value != last {
+                    code = value.as_ref().map_or(MISSING, |value| made.intern(value));
+                    last = value;
+                }
             }
             code
         };

@@ -151,6 +151,7 @@ pub(crate) struct Courier<S> {
     pub(crate) board: Arc<Board>,
     /// Changes with every seal.
     pub(crate) sealed: watch::Receiver<crate::sealer::SealFigures>,
+    pub(crate) turns: Turns,
 }
 
 impl<S> Clone for Courier<S> {
@@ -161,6 +162,7 @@ impl<S> Clone for Courier<S> {
             door: self.door.clone(),
             board: self.board.clone(),
             sealed: self.sealed.clone(),
+            turns: self.turns.clone(),
         }
     }
 }
@@ -286,7 +288,7 @@ impl<S: ReportSource> Courier<S> {
             let note = if open.unknown { format!("{note}; bytes had gone out without a verdict") } else { note };
             tracing::warn!(store = store.name, window = open.window.start_secs(), points = open.points.open, "expired");
             let catalog = self.catalog.clone();
-            in_turn(move || catalog.expire(id, slot, open.points.open, &note)).await?;
+            self.turns.run(move || catalog.expire(id, slot, open.points.open, &note)).await?;
             return Ok(Pause::None);
         }
         if store.paused {
@@ -332,11 +334,12 @@ impl<S: ReportSource> Courier<S> {
     async fn oldest_open(&self, id: StoreId, course: &Course) -> Result<Option<OpenDelivery>, CatalogError> {
         let skip = course.failing.filter(|(_, since)| since.elapsed() >= ASIDE_AFTER).map(|(window, _)| window);
         let catalog = self.catalog.clone();
-        in_turn(move || match (catalog.oldest_open(id, skip)?, skip) {
-            (None, Some(_)) => catalog.oldest_open(id, None),
-            (found, _) => Ok(found),
-        })
-        .await
+        self.turns
+            .run(move || match (catalog.oldest_open(id, skip)?, skip) {
+                (None, Some(_)) => catalog.oldest_open(id, None),
+                (found, _) => Ok(found),
+            })
+            .await
     }
 
     /// Sends the pending payloads of a window until it is settled or has to wait.
@@ -400,7 +403,7 @@ impl<S: ReportSource> Courier<S> {
             });
             tracing::info!(store = store.name, window = window.start_secs(), outcome, points, bytes = body_bytes, millis, text, "attempt");
             let catalog = self.catalog.clone();
-            in_turn(move || catalog.record_attempt(id, slot, &attempt, &settled)).await?;
+            self.turns.run(move || catalog.record_attempt(id, slot, &attempt, &settled)).await?;
             match next {
                 Next::GoOn => {
                     course.backoff.succeeded();
@@ -431,7 +434,7 @@ impl<S: ReportSource> Courier<S> {
         match course.failing.take() {
             Some((failing, _)) if failing != delivered => {
                 let catalog = self.catalog.clone();
-                in_turn(move || catalog.set_aside(id, failing)).await
+                self.turns.run(move || catalog.set_aside(id, failing)).await
             }
             _ => Ok(()),
         }
@@ -448,39 +451,40 @@ impl<S: ReportSource> Courier<S> {
     /// the store may be told about the metrics.
     async fn encode(&self, id: StoreId, slot: Slot, due: u64) -> Result<(Pending, Vec<Outgoing>), CatalogError> {
         let catalog = self.catalog.clone();
-        in_turn(move || {
-            // Asked for after the window was found sealed: what governed it is in this snapshot.
-            let snapshot = catalog.snapshot();
-            let store = snapshot.store_by_id(id).ok_or_else(|| CatalogError::Missing("such store any more".into()))?;
-            let window = slot.window;
-            let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
-            let batch = match slot.backfill {
-                0 => sealed_batch(&catalog, &snapshot, store, revision, window)?,
-                backfill => backfill::sealed_batch(&catalog, &snapshot, store, backfill, window)?,
-            };
-            if batch.points.len() as u64 != due {
-                return Err(CatalogError::Damaged("count of points due"));
-            }
-            // Fields of then may not go with the secrets of now, after a change of login: the settings of now then encode as well.
-            let newest = store.newest();
-            let adapter = Adapter::parse(&revision.settings.adapter, &store.fields(revision))
-                .or_else(|_| Adapter::parse(&newest.settings.adapter, &store.fields(newest)))
-                .map_err(|_| CatalogError::Damaged("store setting"))?;
-            let push = adapter.as_push().ok_or(CatalogError::Damaged("store setting"))?;
-            let encoded = push.encode(&batch);
-            let pending = Pending::new(encoded.payloads);
-            let note = encoded.excluded.first().map(|excluded| format!("left out: {}", excluded.reason));
-            let settled = Settled {
-                excluded: encoded.excluded.len() as u64,
-                excluded_for: encoded.excluded.iter().map(|excluded| (excluded.reason.to_string(), 1)).collect(),
-                payload: Some(pending.pack()),
-                note,
-                ..Settled::default()
-            };
-            catalog.keep_payload(store.id, slot, &settled)?;
-            Ok((pending, push.metadata(&batch)))
-        })
-        .await
+        self.turns
+            .run(move || {
+                // Asked for after the window was found sealed: what governed it is in this snapshot.
+                let snapshot = catalog.snapshot();
+                let store = snapshot.store_by_id(id).ok_or_else(|| CatalogError::Missing("such store any more".into()))?;
+                let window = slot.window;
+                let revision = store.in_force(window.start()).unwrap_or_else(|| store.newest());
+                let batch = match slot.backfill {
+                    0 => sealed_batch(&catalog, &snapshot, store, revision, window)?,
+                    backfill => backfill::sealed_batch(&catalog, &snapshot, store, backfill, window)?,
+                };
+                if batch.points.len() as u64 != due {
+                    return Err(CatalogError::Damaged("count of points due"));
+                }
+                // Fields of then may not go with the secrets of now, after a change of login: the settings of now then encode as well.
+                let newest = store.newest();
+                let adapter = Adapter::parse(&revision.settings.adapter, &store.fields(revision))
+                    .or_else(|_| Adapter::parse(&newest.settings.adapter, &store.fields(newest)))
+                    .map_err(|_| CatalogError::Damaged("store setting"))?;
+                let push = adapter.as_push().ok_or(CatalogError::Damaged("store setting"))?;
+                let encoded = push.encode(&batch);
+                let pending = Pending::new(encoded.payloads);
+                let note = encoded.excluded.first().map(|excluded| format!("left out: {}", excluded.reason));
+                let settled = Settled {
+                    excluded: encoded.excluded.len() as u64,
+                    excluded_for: encoded.excluded.iter().map(|excluded| (excluded.reason.to_string(), 1)).collect(),
+                    payload: Some(pending.pack()),
+                    note,
+                    ..Settled::default()
+                };
+                catalog.keep_payload(store.id, slot, &settled)?;
+                Ok((pending, push.metadata(&batch)))
+            })
+            .await
     }
 }
 
@@ -579,14 +583,28 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// Pieces of a delivery's catalog work at one time. The catalog does one after the other anyway, and each thread keeps some MiB of memory: without the
-/// bound a thousand stores that wait for one window are hundreds of threads.
-static AT_ONCE: Semaphore = Semaphore::const_new(8);
+/// Pieces of deliveries' catalog work at one time.
+const TURNS: usize = 8;
 
-/// [`blocking`] for deliveries, which are many: those beyond the bound wait without a thread. Sealing never waits for them.
-async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let _place = AT_ONCE.acquire().await.expect("it is never closed");
-    blocking(work).await
+/// [`blocking`] for deliveries, which are many: work beyond [`TURNS`] waits without a thread.
+///
+/// The catalog does one after the other anyway, and each thread keeps some MiB of memory: without the bound a thousand stores
+/// that wait for one window are hundreds of threads. Sealing never waits here. A stop drops what waits, an attempt's record among
+/// it, as a kill would: the window is sent again, and stores overwrite.
+#[derive(Clone)]
+pub(crate) struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns(Arc::new(Semaphore::new(TURNS)))
+    }
+}
+
+impl Turns {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let _turn = self.0.acquire().await.expect("it is never closed");
+        blocking(work).await
+    }
 }
 
 #[cfg(test)]
@@ -595,6 +613,26 @@ mod tests {
     use adapters::Reply;
     use model::Period;
     use serde_json::json;
+
+    #[tokio::test]
+    async fn the_catalog_work_of_many_deliveries_takes_few_threads() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let (turns, inside, most) = (Turns::default(), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut deliveries = JoinSet::new();
+        for _ in 0..200 {
+            let (turns, inside, most) = (turns.clone(), inside.clone(), most.clone());
+            deliveries.spawn(async move {
+                let work = move || {
+                    most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(1));
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                };
+                turns.run(work).await;
+            });
+        }
+        assert_eq!(deliveries.join_all().await.len(), 200, "each has its turn");
+        assert!(most.load(Ordering::SeqCst) <= TURNS, "{most:?} at once");
+    }
 
     #[test]
     fn a_window_that_fails_is_let_pass_only_where_the_store_takes_another_first() {

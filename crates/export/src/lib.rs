@@ -24,7 +24,7 @@ pub use source::{ReportSource, SourceStopped, Unreadable};
 
 use adapters::{Outgoing, Reply};
 use catalog::{Catalog, CatalogError, Metric, Project, Store, StoreId};
-use deliver::{Board, Courier};
+use deliver::{Board, Courier, Turns};
 use model::{Batch, Page, Stamp, Window};
 use pull::Pages;
 use sealer::Sealer;
@@ -67,8 +67,14 @@ impl<S: ReportSource> Export<S> {
     pub fn start(source: Arc<S>, catalog: Arc<Catalog>, door: Door) -> (Export<S>, tokio::task::JoinHandle<SourceStopped>) {
         let (figures, sealed) = watch::channel(SealFigures::default());
         let board = Arc::new(Board::default());
-        let courier =
-            Courier { source: source.clone(), catalog: catalog.clone(), door: door.clone(), board: board.clone(), sealed: sealed.clone() };
+        let courier = Courier {
+            source: source.clone(),
+            catalog: catalog.clone(),
+            door: door.clone(),
+            board: board.clone(),
+            sealed: sealed.clone(),
+            turns: Turns::default(),
+        };
         let courier = tokio::spawn(courier.run());
         let told = board.clone();
         let filler = tokio::spawn(backfill::run(source.clone(), catalog.clone(), move |store| told.hasten_idle(store)));

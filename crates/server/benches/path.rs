@@ -235,7 +235,8 @@ fn load(address: &str, path: &str, rate: f64, secs: f64) {
         std::thread::spawn(move || {
             let mut stream = TcpStream::connect(&address).expect("connects");
             stream.set_nodelay(true).expect("set");
-            let mut waits = Vec::new();
+            // With room for all: lanes whose lists outgrew their room at one moment took the cores for 100 ms to move them.
+            let mut waits = Vec::with_capacity((rate * secs) as usize / CONNECTIONS as usize + 1);
             // Made once: only the id is another each time, so that the load takes little of the cores it shares.
             let mut body = sample(1);
             for number in 0.. {

@@ -1,6 +1,7 @@
 //! The body of a report without what its columns have anyway: most of a body is its attributes, and random identifiers do not
 //! compress; marks, the same in every body, nearly vanish. An outline is the body with a mark in place of each value that is the
-//! attribute called by the key before it, and of each text that is the client's own id. Marks are JSON texts, so an outline is JSON when the body is.
+//! attribute called by the key before it, and of each text that is the client's own id. Marks are JSON texts, so an outline is
+//! JSON when the body is.
 //!
 //! Bodies come back byte for byte; one that might not is kept as it is.
 
