@@ -226,10 +226,13 @@ fn discard() {
 /// Connections of the paced load.
 const CONNECTIONS: u64 = 64;
 
+/// What the lanes have to get ready.
+const LEAD: Duration = Duration::from_secs(2);
+
 /// Sends reports when they are due, over many connections, and prints how long after that each was answered, in microseconds: a late
 /// answer makes no later report start late unseen.
 fn load(address: &str, path: &str, rate: f64, secs: f64) {
-    let began = Instant::now() + Duration::from_millis(200);
+    let began = Instant::now() + LEAD;
     let lane = |lane: u64| {
         let (address, path) = (address.to_owned(), path.to_owned());
         std::thread::spawn(move || {
@@ -239,12 +242,7 @@ fn load(address: &str, path: &str, rate: f64, secs: f64) {
             let mut waits = Vec::with_capacity((rate * secs) as usize / CONNECTIONS as usize + 1);
             // Made once: only the id is another each time, so that the load takes little of the cores it shares.
             let mut body = sample(1);
-            for number in 0.. {
-                let due = began + Duration::from_secs_f64((number * CONNECTIONS + lane) as f64 / rate);
-                if due > began + Duration::from_secs_f64(secs) {
-                    break;
-                }
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let mut send = |number: u64| {
                 body[9..41].copy_from_slice(format!("{:032x}", ((lane + 1) << 40) + number).as_bytes());
                 let head = format!(
                     "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -253,6 +251,16 @@ fn load(address: &str, path: &str, rate: f64, secs: f64) {
                 stream.write_all(&[head.as_bytes(), &body].concat()).expect("sent");
                 let answer = answer(&mut stream);
                 assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            };
+            // Ahead of time: the first memory that a thread takes costs more than all that follows.
+            send(u64::from(u32::MAX));
+            for number in 0.. {
+                let due = began + Duration::from_secs_f64((number * CONNECTIONS + lane) as f64 / rate);
+                if due > began + Duration::from_secs_f64(secs) {
+                    break;
+                }
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                send(number);
                 waits.push(due.elapsed().as_micros());
             }
             waits
