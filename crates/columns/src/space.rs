@@ -160,7 +160,13 @@ impl Space {
     pub(crate) fn find<'t>(&self, texts: impl Iterator<Item = Option<&'t str>>) -> Vec<Option<u32>> {
         let mut numbered = self.lock();
         numbered.mix();
-        texts.map(|text| text.map_or(Some(NONE), |text| numbered.find(text))).collect()
+        // Keys in order have the same first value again and again.
+        let mut last: Option<(&str, Option<u32>)> = None;
+        let mut find = |text| match last {
+            Some((before, number)) if before == text => number,
+            _ => last.insert((text, numbered.find(text))).1,
+        };
+        texts.map(|text| text.map_or(Some(NONE), &mut find)).collect()
     }
 
     /// Ranks in the order of written forms, the missing value first: of two numbers the one with the lesser form has the lesser rank.
