@@ -141,20 +141,19 @@ impl Resolver {
     /// is not that of the second before.
     fn derived_of_stamps(&self, block: &Block, derived: &Derived) -> Column {
         let made = self.dictionary(&format!("{derived:?}"));
-        let (mut until, mut last, mut code) = (0, None, MISSING);
-        let of_row = |stamp: &u64| {
-            if *stamp >= until {
-                let second = stamp / 1_000_000;
-                until = (second + 1) * 1_000_000;
-                let value = derived.function.apply(&Value::Int(second as i64));
-                if value != last {
-                    code = value.as_ref().map_or(MISSING, |value| made.intern(value));
-                    last = value;
-                }
+        let (mut last, mut code) = (None, MISSING);
+        let mut codes = Vec::with_capacity(block.rows());
+        while let Some(stamp) = block.stamp.get(codes.len()) {
+            let second = stamp / 1_000_000;
+            let value = derived.function.apply(&Value::Int(second as i64));
+            if value != last {
+                code = value.as_ref().map_or(MISSING, |value| made.intern(value));
+                last = value;
             }
-            code
-        };
-        Column::Codes(block.stamp.iter().map(of_row).collect(), made.clone())
+            let rows = before(&block.stamp[codes.len()..], (second + 1) * 1_000_000);
+            codes.resize(codes.len() + rows, code);
+        }
+        Column::Codes(codes, made)
     }
 
     /// A block's column of a derived attribute.
@@ -226,4 +225,30 @@ impl Resolver {
 /// The codes of a column that has them.
 fn coded(column: &Column) -> Option<(&[u32], &Arc<Dictionary>)> {
     if let Column::Codes(codes, dictionary) = column { Some((codes, dictionary)) } else { None }
+}
+
+/// How many of some ascending stamps come before an end, when these are mostly few of them.
+fn before(stamps: &[u64], end: u64) -> usize {
+    let mut within = 1;
+    while stamps.get(within).is_some_and(|stamp| *stamp < end) {
+        within *= 2;
+    }
+    let known = within / 2;
+    known + stamps[known..within.min(stamps.len())].partition_point(|stamp| *stamp < end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_before_an_end_are_counted_from_any_place() {
+        let stamps: Vec<u64> = (0..40u64).map(|n| n * n / 3).collect();
+        for from in 0..=stamps.len() {
+            for end in 0..=stamps[39] + 1 {
+                let expected = stamps[from..].iter().filter(|stamp| **stamp < end).count();
+                assert_eq!(before(&stamps[from..], end), expected, "{from} {end}");
+            }
+        }
+    }
 }

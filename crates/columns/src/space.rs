@@ -197,16 +197,20 @@ impl Numbered {
         self.direct as usize + self.sources.len()
     }
 
-    /// The place of a dictionary among those known.
+    /// The place of a dictionary among those known. Codes of the first stand for themselves where that pays.
     fn dictionary(&mut self, dictionary: &Arc<Dictionary>, rows: usize, expected: usize) -> usize {
-        if let Some(at) = self.dictionaries.iter().position(|(one, _)| Arc::ptr_eq(one, dictionary)) {
+        let length = dictionary.length();
+        let at = self.dictionaries.iter().position(|(one, _)| Arc::ptr_eq(one, dictionary));
+        // Those that have come since the last block too, for as long as no other value has a number.
+        let may_stand = at.map_or(self.dictionaries.is_empty(), |at| at == 0) && self.sources.is_empty();
+        if may_stand && length as usize <= expected && !dictionary.has_twins() {
+            self.direct = self.direct.max(length);
+        }
+        if let Some(at) = at {
             return at;
         }
-        let length = dictionary.length();
-        if self.length() > 1 || !self.dictionaries.is_empty() {
+        if !may_stand {
             self.mix();
-        } else if length as usize <= expected && !dictionary.has_twins() {
-            self.direct = length;
         }
         let known = if pays(length as usize, rows) { Known::Table(Arc::new([])) } else { Known::Few(HashMap::new()) };
         self.dictionaries.push((dictionary.clone(), known));

@@ -30,6 +30,8 @@ enum Part {
     Held(Arc<Block>),
     Archived(Name, Archived),
     Log(Name),
+    /// Of which nobody asks more than how many there are: that is known without their files.
+    Counted(u64),
 }
 
 /// What a question reads.
@@ -89,8 +91,16 @@ impl<'a> Extent<'a> {
         let older = span.start..span.end.min(complete_from);
         let mut parts = Vec::new();
         if !older.is_empty() {
-            for name in archive.shelf.ordered() {
-                parts.extend(part_of(archive, name, project, &older));
+            let are_counted = needed == &Needed::default() && amended.is_none();
+            let mut counted = 0;
+            for part in archive.shelf.ordered().into_iter().filter_map(|name| part_of(archive, name, project, &older)) {
+                match part {
+                    Part::Archived(_, file) if are_counted && is_within(&file, &older) => counted += file.reports,
+                    part => parts.push(part),
+                }
+            }
+            if counted > 0 {
+                parts.push(Part::Counted(counted));
             }
         }
         // The unfinished block may still have what files tell by now.
@@ -111,6 +121,7 @@ impl<'a> Extent<'a> {
     pub(crate) fn load(&self, part: usize) -> io::Result<Vec<Arc<Block>>> {
         let blocks = match &self.parts[part] {
             Part::Held(block) => vec![block.clone()],
+            Part::Counted(reports) => return Ok(vec![Arc::new(Block::without_places(*reports as usize))]),
             older => self.load_older(older)?,
         };
         Ok(match &self.amended {
@@ -123,7 +134,7 @@ impl<'a> Extent<'a> {
         let (name, loaded) = match part {
             Part::Archived(name, file) => (*name, self.load_file(*name, file)),
             Part::Log(name) => (*name, self.load_log(*name)),
-            Part::Held(_) => unreachable!("held blocks are loaded"),
+            Part::Held(_) | Part::Counted(_) => unreachable!("nothing is left to load of it"),
         };
         let blocks = match loaded {
             // It has been moved or rewritten since the parts were listed: look again.
@@ -139,14 +150,10 @@ impl<'a> Extent<'a> {
     }
 
     fn load_file(&self, name: Name, file: &Archived) -> io::Result<Vec<Arc<Block>>> {
-        let is_whole = self.older.start <= file.stamps.0 && file.stamps.1 < self.older.end;
+        let is_whole = is_within(file, &self.older);
         // Stamps tell which rows are in the span, numbers which ones have been changed.
         let needed = &self.reads.needed;
         let places = needed.places || !is_whole || self.amended.is_some();
-        if needed.attributes.is_empty() && !places {
-            // How many there are is known without the file.
-            return Ok(vec![Arc::new(Block::without_places(file.reports as usize))]);
-        }
         let needed = Needed { attributes: needed.attributes.clone(), places };
         let sieve = self.reads.sieve.as_ref().filter(|_| self.sieves);
         self.cache.load(self.archive, name, file, &needed, sieve, &self.dictionaries)
@@ -185,6 +192,11 @@ impl Part {
             _ => false,
         }
     }
+}
+
+/// Whether all reports of a file are in a span.
+fn is_within(file: &Archived, span: &Range<Stamp>) -> bool {
+    span.start <= file.stamps.0 && file.stamps.1 < span.end
 }
 
 /// Where a segment's reports of a project are, if it has any in the span.
