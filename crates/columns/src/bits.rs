@@ -27,6 +27,21 @@ impl Bits {
         Bits((0..length.div_ceil(64)).map(word).collect())
     }
 
+    /// The places of the values for which the test is true. A simple test is made of many values at a time.
+    pub fn of_values<T>(values: &[T], test: impl Fn(&T) -> bool) -> Bits {
+        let (whole, rest) = values.as_chunks::<64>();
+        let mut words = Vec::with_capacity(values.len().div_ceil(64));
+        for values in whole {
+            let mut passes = [0; 64];
+            passes.iter_mut().zip(values).for_each(|(passes, value)| *passes = u8::from(test(value)));
+            words.push(packed(&passes));
+        }
+        if !rest.is_empty() {
+            words.push(rest.iter().zip(0..).fold(0, |word, (value, bit)| word | u64::from(test(value)) << bit));
+        }
+        Bits(words)
+    }
+
     /// Whether a number is in it.
     pub fn has(&self, number: usize) -> bool {
         self.0.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 == 1)
@@ -108,6 +123,13 @@ impl Bits {
     }
 }
 
+/// 64 bytes that are 0 or 1 as bits. The product moves the lowest bit of each of eight bytes to a place of its own in the highest byte.
+fn packed(bytes: &[u8; 64]) -> u64 {
+    let (eights, _) = bytes.as_chunks::<8>();
+    let byte = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    eights.iter().zip((0..64).step_by(8)).fold(0, |word, (eight, place)| word | byte(eight) << place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +156,8 @@ mod tests {
             prop_assert_eq!(bits(&a).count(), a.len() as u64);
             prop_assert!((0..400).all(|number| bits(&a).has(number) == a.contains(&number)));
             prop_assert_eq!(Bits::from_fn(length, |number| a.contains(&number)).iter().collect::<Vec<_>>(), a.range(..length).copied().collect::<Vec<_>>());
+            let values: Vec<usize> = (0..length).collect();
+            prop_assert_eq!(Bits::of_values(&values, |number| a.contains(number)), Bits::from_fn(length, |number| a.contains(&number)));
             prop_assert_eq!(Bits::all(length).iter().collect::<Vec<_>>(), (0..length).collect::<Vec<_>>());
             prop_assert_eq!(Bits::none(length).count(), 0);
         }

@@ -17,6 +17,9 @@ pub(crate) struct Verdicts(Mutex<Vec<OfDictionary>>);
 /// A dictionary, and a verdict for each of its codes.
 type OfDictionary = (Arc<Dictionary>, Arc<[AtomicU8]>);
 
+/// A block with so many rows for each value of a dictionary has most of them, and judging all costs little.
+const ROWS_PER_VALUE: usize = 16;
+
 /// Verdicts by code.
 const UNKNOWN: u8 = 0;
 const NO: u8 = 1;
@@ -50,7 +53,7 @@ impl Verdicts {
         match column {
             Column::Codes(codes, dictionary) => self.of_codes(condition, codes, dictionary),
             Column::Ints(values, None) if let Some((within, expected)) = whole_numbers(condition) => {
-                Bits::from_fn(rows, |row| within.contains(&values[row]) == expected)
+                Bits::of_values(values, |value| within.contains(value) == expected)
             }
             Column::Ints(values, Some(present)) if let Some((within, expected)) = whole_numbers(condition) => {
                 Bits::from_fn(rows, |row| if present.has(row) { within.contains(&values[row]) == expected } else { missing })
@@ -66,6 +69,18 @@ impl Verdicts {
             return Bits::from_fn(codes.len(), |row| *known.entry(codes[row]).or_insert_with(|| holds(codes[row])));
         }
         let verdicts = self.table(dictionary);
+        // Of so few values each is judged. Mostly one is asked for, or all others.
+        let length = dictionary.length();
+        if length as usize <= codes.len() / ROWS_PER_VALUE {
+            let (yes, no): (Vec<u32>, Vec<u32>) = (0..length).partition(|code| judged(&verdicts[*code as usize], || holds(*code)));
+            match (&yes[..], &no[..]) {
+                ([], _) => return Bits::none(codes.len()),
+                (_, []) => return Bits::all(codes.len()),
+                ([only], _) => return Bits::of_values(codes, |code| code == only),
+                (_, [only]) => return Bits::of_values(codes, |code| code != only),
+                _ => {}
+            }
+        }
         let mut some_are_unknown = false;
         let passing = Bits::from_fn(codes.len(), |row| {
             let verdict = verdicts[codes[row] as usize].load(Relaxed);
@@ -139,4 +154,37 @@ fn first(mut from: i128, mut to: i128, is_there: impl Fn(i128) -> bool) -> i128 
         if is_there(middle) { to = middle } else { from = middle + 1 }
     }
     from
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Value;
+
+    #[test]
+    fn few_values_or_many_the_same_rows_pass() {
+        let dictionary = Arc::new(Dictionary::default());
+        let codes = ["a", "b", "c"].map(|text| dictionary.intern(&Value::from(text)));
+        let of_row = |row: usize| [MISSING, codes[0], codes[0], codes[1], codes[2]][row * row % 7 % 5];
+        // Four codes in all: few beside 64 rows and more, many beside fewer.
+        for rows in [0, 1, 63, 64, 65, 200] {
+            let column = Column::Codes((0..rows).map(of_row).collect(), dictionary.clone());
+            for (operator, operand) in [
+                (Operator::Equal, "b"),
+                (Operator::Equal, "z"),
+                (Operator::NotEqual, "b"),
+                (Operator::NotEqual, "z"),
+                (Operator::RegularExpression, "[ac]"),
+                (Operator::RegularExpression, "."),
+                (Operator::IsSet, ""),
+                (Operator::IsNotSet, ""),
+            ] {
+                let condition = Condition::new("text", operator, Value::from(operand), false).expect("legal");
+                let expected = Bits::from_fn(rows, |row| condition.holds(column.value(row).as_deref()));
+                let verdicts = Verdicts::default();
+                assert_eq!(verdicts.rows(&condition, Some(&column), rows), expected, "{operator:?} {operand} of {rows}");
+                assert_eq!(verdicts.rows(&condition, Some(&column), rows), expected, "again, as it is remembered");
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use crate::codec::Entry;
 use crate::manifest::Archived;
 use crate::memory::{Held, Memory};
 use crate::overlay::Amended;
-use crate::segment::Name;
+use crate::segment::{Chunk, Name, Segment};
 use columns::{Bits, Block, Builder, Column, Dictionaries, MISSING, Needed, Sieve};
 use model::query::received;
 use model::{ProjectId, Query, Selection, Stamp, Tx, Value};
@@ -201,16 +201,17 @@ fn is_within(file: &Archived, span: &Range<Stamp>) -> bool {
 
 /// Where a segment's reports of a project are, if it has any in the span.
 fn part_of(archive: &Archive, name: Name, project: ProjectId, span: &Range<Stamp>) -> Option<Part> {
-    match archive.shelf.archive(name) {
+    let part = |segment: &Segment| match &segment.archive {
         Some(manifest) => {
-            let file = manifest.files.into_iter().find(|file| file.project == project)?;
-            (file.stamps.0 < span.end && span.start <= file.stamps.1).then_some(Part::Archived(name, file))
+            let file = manifest.files.iter().find(|file| file.project == project)?;
+            (file.stamps.0 < span.end && span.start <= file.stamps.1).then(|| Part::Archived(name, file.clone()))
         }
         None => {
-            let has = |chunk: &crate::segment::Chunk| chunk.is_over(span) && chunk.reports.iter().any(|(of, ..)| *of == project);
-            (!archive.shelf.places(name, has).is_empty()).then_some(Part::Log(name))
+            let has = |chunk: &Chunk| chunk.is_over(span) && chunk.reports.iter().any(|(of, ..)| *of == project);
+            segment.chunks.iter().any(has).then_some(Part::Log(name))
         }
-    }
+    };
+    archive.shelf.look(name, part).flatten()
 }
 
 /// Hides the rows outside of a span.

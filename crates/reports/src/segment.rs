@@ -191,6 +191,11 @@ impl Shelf {
         self.segments.read().unwrap_or_else(PoisonError::into_inner).contains_key(&name)
     }
 
+    /// Looks at one segment, if it is there.
+    pub(crate) fn look<T>(&self, name: Name, work: impl FnOnce(&Segment) -> T) -> Option<T> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&name).map(work)
+    }
+
     /// Looks at or changes one segment.
     pub(crate) fn with<T>(&self, name: Name, work: impl FnOnce(&mut Segment) -> T) -> T {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
@@ -253,11 +258,11 @@ impl Shelf {
 
     /// Where a segment's reports are, once they have left the log.
     pub(crate) fn archive(&self, name: Name) -> Option<Manifest> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&name).and_then(|segment| segment.archive.clone())
+        self.look(name, |segment| segment.archive.clone()).flatten()
     }
 
     pub(crate) fn is_archived(&self, name: Name) -> bool {
-        self.archive(name).is_some()
+        self.look(name, |segment| segment.archive.is_some()).unwrap_or(false)
     }
 
     /// The last stamp in the archive.
