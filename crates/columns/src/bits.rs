@@ -117,6 +117,19 @@ impl Bits {
         })
     }
 
+    /// The same in a list.
+    pub(crate) fn list(&self) -> Vec<u32> {
+        let mut numbers = Vec::with_capacity(self.count() as usize);
+        for (word, at) in self.0.iter().zip((0u32..).step_by(64)) {
+            let mut left = *word;
+            while left != 0 {
+                numbers.push(at + left.trailing_zeros());
+                left &= left - 1;
+            }
+        }
+        numbers
+    }
+
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
         self.0.len() * 8
@@ -154,6 +167,7 @@ mod tests {
             prop_assert_eq!(changed(|bits, other| bits.retain(|number| other.has(number))), &a & &b);
             prop_assert_eq!(changed(Bits::and_not), &a - &b);
             prop_assert_eq!(bits(&a).count(), a.len() as u64);
+            prop_assert!(bits(&a).list().into_iter().map(|number| number as usize).eq(bits(&a).iter()));
             prop_assert!((0..400).all(|number| bits(&a).has(number) == a.contains(&number)));
             prop_assert_eq!(Bits::from_fn(length, |number| a.contains(&number)).iter().collect::<Vec<_>>(), a.range(..length).copied().collect::<Vec<_>>());
             let values: Vec<usize> = (0..length).collect();

@@ -430,7 +430,7 @@ impl Prepared<'_, '_> {
 
     /// Takes the block's rows into a job's state.
     fn gather(&self, job: usize, groups: Option<&Groups<'_>>, expected: usize, gathered: &mut Gathered) {
-        let mut chosen = self.chosen(self.plan.jobs[job].filter).map(rows_in);
+        let mut chosen = self.chosen(self.plan.jobs[job].filter).map(Bits::list);
         if gathered.failure.is_some() || chosen.as_ref().is_some_and(Vec::is_empty) {
             return;
         }
@@ -459,7 +459,7 @@ impl Prepared<'_, '_> {
 
     /// Counts the block's rows for a job, and no more.
     fn count(&self, job: usize, groups: &Groups<'_>, expected: usize, gathered: &mut Gathered) {
-        let chosen = self.chosen(self.plan.jobs[job].filter).map(rows_in);
+        let chosen = self.chosen(self.plan.jobs[job].filter).map(Bits::list);
         if gathered.failure.is_none() && chosen.as_ref().is_none_or(|chosen| !chosen.is_empty()) {
             let (chosen, of_rows) = (chosen.as_deref(), Some(&groups.of_rows[..]));
             gathered.matched.add(&Rows { block: &self.block, chosen, groups: of_rows, groups_length: groups.length, expected });
@@ -503,10 +503,6 @@ impl Prepared<'_, '_> {
 
 fn empty<T>(length: usize) -> Vec<OnceLock<T>> {
     (0..length).map(|_| OnceLock::new()).collect()
-}
-
-fn rows_in(bits: &Bits) -> Vec<u32> {
-    bits.iter().map(|row| row as u32).collect()
 }
 
 /// The rows of a block that are in the span and not hidden; none in it: all of them.
