@@ -64,15 +64,16 @@ impl Verdicts {
 
     fn of_codes(&self, condition: &Condition, codes: &[u32], dictionary: &Arc<Dictionary>) -> Bits {
         let holds = |code: u32| condition.holds((code != MISSING).then(|| dictionary.value(code)));
-        if !pays(dictionary.length() as usize, codes.len()) {
+        // Every code here is below it, and the table is at least as long: values may come while this runs, so it is read first.
+        let length = dictionary.length() as usize;
+        if !pays(length, codes.len()) {
             let mut known: HashMap<u32, bool> = HashMap::new();
             return Bits::from_fn(codes.len(), |row| *known.entry(codes[row]).or_insert_with(|| holds(codes[row])));
         }
         let verdicts = self.table(dictionary);
         // Of so few values each is judged. Mostly one is asked for, or all others.
-        let length = dictionary.length();
-        if length as usize <= codes.len() / ROWS_PER_VALUE {
-            let (yes, no): (Vec<u32>, Vec<u32>) = (0..length).partition(|code| judged(&verdicts[*code as usize], || holds(*code)));
+        if length <= codes.len() / ROWS_PER_VALUE {
+            let (yes, no): (Vec<u32>, Vec<u32>) = (0..length as u32).partition(|code| judged(&verdicts[*code as usize], || holds(*code)));
             match (&yes[..], &no[..]) {
                 ([], _) => return Bits::none(codes.len()),
                 (_, []) => return Bits::all(codes.len()),
