@@ -188,4 +188,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn values_may_come_while_a_condition_is_looked_up() {
+        let condition = Condition::new("number", Operator::Equal, Value::Int(7), false).expect("legal");
+        for _ in 0..3_000 {
+            let dictionary = Arc::new(Dictionary::default());
+            let seven = dictionary.intern(&Value::Int(7));
+            let column = Column::Codes(vec![seven; 40_000], dictionary.clone());
+            std::thread::scope(|scope| {
+                let verdicts = Verdicts::default();
+                let come = scope.spawn(|| (0..2_000).for_each(|n| _ = dictionary.intern(&Value::Int(n))));
+                while !come.is_finished() {
+                    assert_eq!(verdicts.rows(&condition, Some(&column), 40_000).count(), 40_000);
+                }
+            });
+        }
+    }
 }
