@@ -119,15 +119,25 @@ impl Bits {
 
     /// The same in a list.
     pub(crate) fn list(&self) -> Vec<u32> {
-        let mut numbers = Vec::with_capacity(self.count() as usize);
-        for (word, at) in self.0.iter().zip((0u32..).step_by(64)) {
-            let mut left = *word;
-            while left != 0 {
-                numbers.push(at + left.trailing_zeros());
-                left &= left - 1;
-            }
-        }
+        let mut numbers = Vec::new();
+        self.list_to(&mut numbers);
         numbers
+    }
+
+    /// Adds the numbers in it to a list.
+    pub(crate) fn list_to(&self, numbers: &mut Vec<u32>) {
+        let start = numbers.len();
+        numbers.resize(start + self.count() as usize, 0);
+        let mut left = &mut numbers[start..];
+        for (word, at) in self.0.iter().zip((0u32..).step_by(64)) {
+            let (places, others) = left.split_at_mut(word.count_ones() as usize);
+            let mut bits = *word;
+            for place in places {
+                *place = at + bits.trailing_zeros();
+                bits &= bits.wrapping_sub(1);
+            }
+            left = others;
+        }
     }
 
     /// Bytes it takes.

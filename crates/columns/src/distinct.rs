@@ -34,6 +34,11 @@ struct Table {
 }
 
 impl Distinct {
+    /// How many there are of each group, counted elsewhere.
+    pub(crate) fn counted(counts: Vec<u64>) -> Distinct {
+        Distinct { counts, ..Distinct::default() }
+    }
+
     /// Takes in some rows; `values` are the numbers of their values, below `length`.
     pub(crate) fn add(&mut self, rows: &Rows<'_>, values: &[u32], length: usize) {
         (self.groups, self.values) = (self.groups.max(rows.groups_length), self.values.max(length));
@@ -49,7 +54,7 @@ impl Distinct {
             }
             self.unpack();
         }
-        let mut pairs = Vec::with_capacity(rows.chosen.map_or(rows.block.rows(), <[u32]>::len));
+        let mut pairs = Vec::with_capacity(rows.count());
         rows.each(|row, group| {
             if values[row] != NONE {
                 pairs.push(pair(group, values[row]));
@@ -91,6 +96,9 @@ impl Distinct {
     pub(crate) fn settle(&mut self, threads: usize) {
         if let Some(bits) = self.bits.take() {
             self.counts = (0..self.groups).map(|group| bits.count(group)).collect();
+            return;
+        }
+        if self.length == 0 {
             return;
         }
         let starts = self.starts();

@@ -1,5 +1,6 @@
 //! What a scan has gathered for one filter and group-by: the reports and the state of each aggregate, group by group.
 
+use crate::bits::Bits;
 use crate::block::{Block, Column};
 use crate::dictionary::{Dictionary, MISSING};
 use crate::distinct::Distinct;
@@ -14,7 +15,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) block: &'a Block,
     /// Ascending; `None`: all.
     pub(crate) chosen: Option<&'a [u32]>,
-    /// By row; `None`: all are in group 0.
+    /// The group of each row that passes; `None`: all are in group 0.
     pub(crate) groups: Option<&'a [u32]>,
     /// One more than the greatest group.
     pub(crate) groups_length: usize,
@@ -30,17 +31,23 @@ impl Rows<'_> {
             (None, None) => (0..self.block.rows()).for_each(|row| visit(row, 0)),
             (None, Some(groups)) => groups.iter().enumerate().for_each(|(row, group)| visit(row, *group as usize)),
             (Some(chosen), None) => chosen.iter().for_each(|row| visit(*row as usize, 0)),
-            (Some(chosen), Some(groups)) => chosen.iter().for_each(|row| visit(*row as usize, groups[*row as usize] as usize)),
+            (Some(chosen), Some(groups)) => chosen.iter().zip(groups).for_each(|(row, group)| visit(*row as usize, *group as usize)),
         }
+    }
+
+    /// How many rows pass.
+    pub(crate) fn count(&self) -> usize {
+        self.chosen.map_or(self.block.rows(), <[u32]>::len)
     }
 
     /// The same from the last row on.
     #[inline(always)]
     fn each_back(&self, mut visit: impl FnMut(usize, usize)) {
-        let group = |row: usize| self.groups.map_or(0, |groups| groups[row] as usize);
-        match self.chosen {
-            None => (0..self.block.rows()).rev().for_each(|row| visit(row, group(row))),
-            Some(chosen) => chosen.iter().rev().for_each(|row| visit(*row as usize, group(*row as usize))),
+        match (self.chosen, self.groups) {
+            (None, None) => (0..self.block.rows()).rev().for_each(|row| visit(row, 0)),
+            (None, Some(groups)) => groups.iter().enumerate().rev().for_each(|(row, group)| visit(row, *group as usize)),
+            (Some(chosen), None) => chosen.iter().rev().for_each(|row| visit(*row as usize, 0)),
+            (Some(chosen), Some(groups)) => chosen.iter().zip(groups).rev().for_each(|(row, group)| visit(*row as usize, *group as usize)),
         }
     }
 
@@ -169,7 +176,7 @@ impl Matched {
     pub(crate) fn add(&mut self, rows: &Rows<'_>) {
         reach(&mut self.reports, rows.groups_length);
         if rows.groups.is_none() {
-            self.reports[0] += rows.chosen.map_or(rows.block.rows(), <[u32]>::len) as u64;
+            self.reports[0] += rows.count() as u64;
             self.groups = usize::from(self.reports[0] > 0);
             return;
         }
@@ -264,6 +271,27 @@ impl State {
             }
             (State::Placed(ours), State::Placed(theirs)) => ours.merge(theirs),
             _ => unreachable!("both threads gather the same"),
+        }
+    }
+
+    /// Some groups taken as one, group 0, once settled. Distinct values cannot be put together from how many there are.
+    pub(crate) fn together(&self, groups: &Bits) -> State {
+        let known = |length: usize| groups.iter().take_while(move |group| *group < length);
+        match self {
+            State::Count(counts) => State::Count(vec![known(counts.len()).map(|group| counts[group]).sum()]),
+            State::Unique(_) => State::Unique(Distinct::default()),
+            State::Extreme(extremes) => State::Extreme(extremes.together(groups)),
+            State::Sum(sums) => State::Sum(sums.together(groups)),
+            State::Mean(sums, counts) => State::Mean(sums.together(groups), vec![known(counts.len()).map(|group| counts[group]).sum()]),
+            State::Placed(placed) => State::Placed(placed.together(groups)),
+            State::Histogram(_, sorted) => {
+                let mut counts: HashMap<(u32, u32), u64> = HashMap::new();
+                let of_groups = sorted.iter().filter(|((group, _), _)| groups.has(*group as usize));
+                of_groups.for_each(|((_, number), n)| *counts.entry((0, *number)).or_default() += n);
+                let mut together = State::Histogram(counts, Vec::new());
+                together.settle(1);
+                together
+            }
         }
     }
 
@@ -389,6 +417,18 @@ impl Extremes {
         }
     }
 
+    fn together(&self, groups: &Bits) -> Extremes {
+        let mut together = Extremes::new(self.extreme);
+        together.reach(1);
+        for number in groups.iter().take_while(|group| *group < self.whole.len()).flat_map(|group| self.numbers(group)) {
+            match self.extreme {
+                Extreme::Least => Least(&mut together).number(0, number),
+                Extreme::Greatest => Greatest(&mut together).number(0, number),
+            }
+        }
+        together
+    }
+
     fn numbers(&self, group: usize) -> impl Iterator<Item = Number> + use<> {
         let whole = self.whole.get(group).copied().flatten().map(|n| Number::Whole(i128::from(n)));
         let real = self.real.get(group).copied().flatten().map(Number::Real);
@@ -410,14 +450,19 @@ impl Extremes {
 /// Sums by group: whole numbers of 64 bits apart, as most are.
 #[derive(Default)]
 pub(crate) struct Sums {
-    whole: Vec<i128>,
+    whole: Vec<i64>,
+    /// What did not fit there, far from the edge of 128 bits: 2^64 numbers of 64 bits fit.
+    high: HashMap<usize, i128>,
     other: Vec<Option<Box<ExactSum>>>,
 }
 
 impl Takes for Sums {
     fn whole(&mut self, group: usize, n: i64) {
-        // Far from the edge of 128 bits: 2^64 of these fit.
-        self.whole[group] += i128::from(n);
+        let sum = &mut self.whole[group];
+        match sum.checked_add(n) {
+            Some(next) => *sum = next,
+            None => *self.high.entry(group).or_default() += i128::from(std::mem::replace(sum, n)),
+        }
     }
 
     fn real(&mut self, group: usize, n: f64) {
@@ -439,14 +484,26 @@ impl Sums {
 
     fn merge(&mut self, other: Sums) {
         reach(&mut self.whole, other.whole.len());
-        self.whole.iter_mut().zip(other.whole).for_each(|(ours, theirs)| *ours += theirs);
+        other.whole.into_iter().enumerate().for_each(|(group, sum)| self.whole(group, sum));
+        other.high.into_iter().for_each(|(group, sum)| *self.high.entry(group).or_default() += sum);
         for (group, sum) in other.other.into_iter().enumerate() {
             sum.into_iter().for_each(|sum| self.other_of(group).merge(&sum));
         }
     }
 
+    fn together(&self, groups: &Bits) -> Sums {
+        let mut together = Sums { whole: vec![0], ..Sums::default() };
+        for group in groups.iter().take_while(|group| *group < self.whole.len()) {
+            together.whole(0, self.whole[group]);
+            self.high.get(&group).into_iter().for_each(|high| *together.high.entry(0).or_default() += high);
+            self.other.get(group).into_iter().flatten().for_each(|sum| together.other_of(0).merge(sum));
+        }
+        together
+    }
+
     fn total(&self, group: usize) -> Number {
-        let whole = Number::Whole(self.whole.get(group).copied().unwrap_or(0));
+        let low = i128::from(self.whole.get(group).copied().unwrap_or(0));
+        let whole = Number::Whole(low + self.high.get(&group).copied().unwrap_or(0));
         match self.other.get(group) {
             Some(Some(other)) => {
                 let mut sum = other.as_ref().clone();
@@ -486,6 +543,9 @@ pub(crate) struct Placed {
     values: Vec<Option<Value>>,
 }
 
+/// No row of a block.
+const NOWHERE: u32 = u32::MAX;
+
 /// Stamp and number of a report.
 type Place = (u64, u64);
 
@@ -516,7 +576,25 @@ impl Placed {
     fn add(&mut self, rows: &Rows<'_>, column: &Column) {
         self.reach(rows.groups_length);
         let (tx, stamp) = (&rows.block.tx[..], &rows.block.stamp[..]);
-        // Rows ascend: taken in this order, nearly always only the first of a group is better than what there is.
+        if rows.groups_length <= rows.count() {
+            // Rows ascend: written over and over, the place of a group at last holds the one that counts in this block.
+            let mut at = vec![NOWHERE; rows.groups_length];
+            let mut put = |row: usize, group: usize| {
+                if column.has(row) {
+                    at[group] = row as u32;
+                }
+            };
+            match self.end {
+                End::Earliest => rows.each_back(&mut put),
+                End::Latest => rows.each(&mut put),
+            }
+            for (group, row) in at.into_iter().enumerate().filter(|(_, row)| *row != NOWHERE) {
+                let row = row as usize;
+                self.keep(group, (stamp[row], tx[row]), || column.value(row).map(|value| value.into_owned()));
+            }
+            return;
+        }
+        // Of many groups nearly always only the first row is better than what there is.
         match self.end {
             End::Earliest => rows.each(|row, group| {
                 if column.has(row) {
@@ -529,6 +607,15 @@ impl Placed {
                 }
             }),
         }
+    }
+
+    fn together(&self, groups: &Bits) -> Placed {
+        let mut together = Placed::new(self.end);
+        together.reach(1);
+        for group in groups.iter().take_while(|group| *group < self.values.len()).filter(|group| self.values[*group].is_some()) {
+            together.keep(0, self.places[group], || self.values[group].clone());
+        }
+        together
     }
 
     #[inline(always)]

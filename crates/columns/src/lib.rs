@@ -3,14 +3,18 @@
 //! Pure: blocks come in, tables go out; where blocks are kept and how they are loaded is the caller's affair. What an answer means is
 //! decided by `model::oracle`, which every answer must equal.
 
+mod batch;
 mod bits;
 mod block;
 mod builder;
+mod by_value;
 mod dictionary;
 mod distinct;
 mod filter;
 mod gather;
+mod outcome;
 mod plan;
+mod prepared;
 mod resolve;
 mod scan;
 mod select;
@@ -24,6 +28,6 @@ pub use block::{Block, Column, Present};
 pub use builder::Builder;
 pub use dictionary::{Dictionaries, Dictionary, MISSING};
 pub use resolve::Needed;
-pub use scan::{Failure, Source, evaluate, evaluate_most, rests};
+pub use scan::{Failure, Source, evaluate, evaluate_most, evaluate_parted, rests};
 pub use select::select;
 pub use sieve::Sieve;

@@ -5,17 +5,17 @@
 //! batch of blocks that are held for so long; threads take the queries in turn. So the states of many queries are in memory together
 //! only when there is more than one batch, and then without what can be made anew.
 
-use crate::bits::Bits;
-use crate::block::{Block, Column};
-use crate::gather::{Input, Rows};
-use crate::plan::{Gathered, Grouping, Name, Plan};
+use crate::batch::{Batch, Room};
+use crate::block::Block;
+use crate::outcome::Gathered;
+use crate::plan::{Grouping, Plan};
+use crate::prepared::Prepared;
 use model::oracle::MAX_GROUPS;
-use model::{AggregateOp, Key, Most, ProjectId, Query, Stamp, Table, TableRow, Top};
-use std::borrow::Cow;
+use model::{Keep, Key, Most, Parted, ProjectId, Query, Stamp, Table, TableRow, Top};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// When a scan does what.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +73,16 @@ pub fn evaluate_most<E: Send>(source: &Source<'_, E>, queries: &[(&Query, Most<'
     evaluate_within(Bounds::USUAL, source, &queries, &most)
 }
 
+/// The same, and beside it the reports of all groups that `keep` does not keep of an answer, as one.
+pub fn evaluate_parted<E: Send>(
+    source: &Source<'_, E>,
+    queries: &[(&Query, Most<'_>)],
+    keep: &Keep<'_>,
+) -> Result<Vec<Result<Parted, Failure>>, E> {
+    let (queries, most): (Vec<&Query>, Vec<Most<'_>>) = queries.iter().copied().unzip();
+    parted_within(Bounds::USUAL, source, &queries, &most, keep)
+}
+
 pub(crate) fn evaluate_within<E: Send>(
     bounds: Bounds,
     source: &Source<'_, E>,
@@ -81,7 +91,38 @@ pub(crate) fn evaluate_within<E: Send>(
 ) -> Result<Vec<Result<Top, Failure>>, E> {
     let mut plan = Plan::new(source.project, queries, &[]);
     plan.most = most.to_vec();
-    answer(bounds, source, plan, queries.len())
+    let (answers, _) = answer(bounds, source, plan, queries.len())?;
+    Ok(answers.into_iter().map(|answer| answer.map(|parted| parted.top)).collect())
+}
+
+pub(crate) fn parted_within<E: Send>(
+    bounds: Bounds,
+    source: &Source<'_, E>,
+    queries: &[&Query],
+    most: &[Most<'_>],
+    keep: &Keep<'_>,
+) -> Result<Vec<Result<Parted, Failure>>, E> {
+    let mut plan = Plan::new(source.project, queries, &[]);
+    (plan.most, plan.keep) = (most.to_vec(), Some(keep));
+    let (mut answers, are_parted) = answer(bounds, source, plan, queries.len())?;
+    if are_parted {
+        return Ok(answers);
+    }
+    // What is kept was not known while the rows were at hand: they are looked at once more.
+    let mut kept: Vec<(usize, BTreeSet<Key>)> = Vec::new();
+    for (query, answer) in answers.iter().enumerate() {
+        let Ok(Parted { top, .. }) = answer else { continue };
+        let keys = |rows: Vec<usize>| rows.into_iter().map(|row| top.table.rows[row].key.clone()).collect();
+        kept.extend(keep(query, top).map(|rows| (query, keys(rows))));
+    }
+    let asked: Vec<(&Query, &BTreeSet<Key>)> = kept.iter().map(|(query, keys)| (queries[*query], keys)).collect();
+    for ((query, _), rest) in kept.iter().zip(rests_within(bounds, source, &asked)?) {
+        match (rest, &mut answers[*query]) {
+            (Ok(rest), Ok(parted)) => parted.rest = Some(rest),
+            (rest, answer) => *answer = Err(rest.err().unwrap_or(Failure::Cancelled)),
+        }
+    }
+    Ok(answers)
 }
 
 /// Evaluates each query over the reports whose groups are not among those kept, as one group with an empty key.
@@ -95,24 +136,34 @@ pub(crate) fn rests_within<E: Send>(
     queries: &[(&Query, &BTreeSet<Key>)],
 ) -> Result<Vec<Result<TableRow, Failure>>, E> {
     let (queries, kept): (Vec<&Query>, Vec<&BTreeSet<Key>>) = queries.iter().copied().unzip();
-    let tops = answer(bounds, source, Plan::new(source.project, &queries, &kept), queries.len())?;
-    Ok(tops.into_iter().map(|top| Ok(top?.table.rows.pop().expect("one group has one row"))).collect())
+    let (answers, _) = answer(bounds, source, Plan::new(source.project, &queries, &kept), queries.len())?;
+    Ok(answers.into_iter().map(|answer| Ok(answer?.top.table.rows.pop().expect("one group has one row"))).collect())
 }
 
-/// Carries out a plan; what each of its queries comes to.
-fn answer<E: Send>(bounds: Bounds, source: &Source<'_, E>, plan: Plan<'_>, queries: usize) -> Result<Vec<Result<Top, Failure>>, E> {
+/// Carries out a plan: what each of its queries comes to, and whether what is not kept was evaluated as well.
+#[expect(clippy::type_complexity, reason = "named where it is used")]
+fn answer<E: Send>(
+    bounds: Bounds,
+    source: &Source<'_, E>,
+    plan: Plan<'_>,
+    queries: usize,
+) -> Result<(Vec<Result<Parted, Failure>>, bool), E> {
     let scan = Scan::new(bounds, source, &plan);
-    let answers = if plan.jobs.len() <= bounds.few_jobs {
-        scan.gather().into_iter().enumerate().flat_map(|(job, gathered)| plan.tables(job, gathered, source.threads)).collect()
+    let (answers, are_parted) = if plan.jobs.len() <= bounds.few_jobs {
+        let gathered = scan.gather().into_iter().enumerate();
+        (gathered.flat_map(|(job, mut gathered)| scan.tables(job, &mut gathered, source.threads)).collect(), false)
     } else {
         scan.in_batches()
     };
-    let mut tops: Vec<_> = (0..queries).map(|_| Err(Failure::Cancelled)).collect();
+    let mut all: Vec<_> = (0..queries).map(|_| Err(Failure::Cancelled)).collect();
     if scan.has_come_to_its_end()? {
-        answers.into_iter().for_each(|(query, top)| tops[query] = top);
+        answers.into_iter().for_each(|(query, answer)| all[query] = answer);
     }
-    Ok(tops)
+    Ok((all, are_parted))
 }
+
+/// A query, and its answer.
+type Answered = (usize, Result<Parted, Failure>);
 
 /// A scan while it runs.
 struct Scan<'s, 'q, E> {
@@ -174,17 +225,19 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
     }
 
     fn prepared(&self, block: Arc<Block>) -> Option<Prepared<'s, 'q>> {
-        let visible = Visible::of(&block, &self.source.span)?.0;
-        Some(Prepared {
-            plan: self.plan,
-            few_filters: self.bounds.few_filters,
-            block,
-            visible,
-            columns: empty(self.plan.attributes.len()),
-            numbers: empty(self.plan.attributes.len()),
-            conditions: empty(self.plan.conditions.len()),
-            chosen: empty(self.plan.filters.len()),
-        })
+        Prepared::new(self.plan, self.bounds.few_filters, block, &self.source.span)
+    }
+
+    /// The answers to the queries of a job, with nothing beside them.
+    fn tables(&self, job: usize, gathered: &mut Gathered, threads: usize) -> Vec<Answered> {
+        match self.plan.tables(job, gathered, threads) {
+            Ok(answers) => answers.into_iter().map(|answer| (answer.query, Ok(Parted { top: answer.top, rest: None }))).collect(),
+            Err(failure) => self.failed(job, failure),
+        }
+    }
+
+    fn failed(&self, job: usize, failure: Failure) -> Vec<Answered> {
+        self.plan.jobs[job].queries.iter().map(|query| (*query, Err(failure))).collect()
     }
 
     /// All jobs block by block; by job what they have come to.
@@ -196,7 +249,7 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
                 for block in blocks.into_iter().filter_map(|block| self.prepared(block)) {
                     for grouping in &self.plan.groupings {
                         let live: Vec<usize> = grouping.jobs.iter().copied().filter(|job| gathered[*job].failure.is_none()).collect();
-                        let groups = block.groups(grouping, &live, expected);
+                        let groups = block.groups(grouping, &live, expected, &mut Vec::new());
                         live.into_iter().for_each(|job| block.gather(job, groups.as_ref(), expected, &mut gathered[job]));
                     }
                 }
@@ -211,77 +264,102 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
         all
     }
 
-    /// All jobs one by one, batch by batch of blocks; by query its table.
-    fn in_batches(&self) -> Vec<(usize, Result<Top, Failure>)> {
-        let gathered: Vec<Mutex<Option<Gathered>>> = self.plan.jobs.iter().map(|_| Mutex::default()).collect();
-        let answers = Mutex::new(Vec::new());
+    /// All jobs one by one, batch by batch of blocks; their answers, and whether what is not kept was evaluated as well.
+    fn in_batches(&self) -> (Vec<Answered>, bool) {
         let mut items: Vec<(&Grouping, &[usize])> = Vec::new();
         for grouping in &self.plan.groupings {
             items.extend(grouping.jobs.chunks(self.bounds.jobs_at_a_time).map(|jobs| (grouping, jobs)));
         }
         // The longest first, so that threads end together.
         items.sort_by_key(|(grouping, jobs)| std::cmp::Reverse((grouping.attributes.len(), jobs.len())));
+        let first = self.batch();
+        if self.next.load(Ordering::Relaxed) >= self.source.parts && self.plan.kept.is_empty() {
+            return (self.in_one_batch(&items, &first), true);
+        }
+        (self.in_many_batches(&items, first), false)
+    }
+
+    /// Threads take items in turn.
+    fn each_item<'i, R: Default>(&self, items: &[(&'i Grouping, &'i [usize])], work: impl Fn(&'i Grouping, &'i [usize], &mut R) + Sync) {
+        let left: Vec<AtomicUsize> = self.plan.groupings.iter().map(|grouping| AtomicUsize::new(grouping.jobs.len())).collect();
+        let next = AtomicUsize::new(0);
+        self.on_threads(items.len(), || {
+            let mut room = R::default();
+            while let Some((grouping, jobs)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if !self.goes_on() {
+                    return;
+                }
+                work(grouping, jobs, &mut room);
+                let grouping_left = &left[self.plan.jobs[jobs[0]].grouping];
+                if grouping_left.fetch_sub(jobs.len(), Ordering::Relaxed) == jobs.len()
+                    && self.next.load(Ordering::Relaxed) >= self.source.parts
+                {
+                    grouping.pairs.iter().for_each(|pairs| pairs.clear());
+                }
+            }
+        });
+    }
+
+    /// All jobs over all rows.
+    fn in_one_batch(&self, items: &[(&Grouping, &[usize])], blocks: &[Prepared<'s, 'q>]) -> Vec<Answered> {
+        let answers = Mutex::new(Vec::new());
+        let batch = Batch::new(self.plan, blocks);
+        self.each_item(items, |grouping, jobs, room: &mut Room| {
+            let groups = batch.groups(grouping, jobs, room);
+            for &job in jobs {
+                if !self.goes_on() {
+                    return;
+                }
+                let of_job = match batch.job(job, &groups, room) {
+                    Ok(parted) => parted.into_iter().map(|(query, parted)| (query, Ok(parted))).collect(),
+                    Err(failure) => self.failed(job, failure),
+                };
+                answers.lock().unwrap_or_else(PoisonError::into_inner).extend(of_job);
+            }
+            room.take_back(groups);
+        });
+        answers.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All jobs over one batch after another, their states in between without what can be made anew.
+    fn in_many_batches(&self, items: &[(&Grouping, &[usize])], mut batch: Vec<Prepared<'s, 'q>>) -> Vec<Answered> {
+        let gathered: Vec<Mutex<Option<Gathered>>> = self.plan.jobs.iter().map(|_| Mutex::default()).collect();
+        let answers = Mutex::new(Vec::new());
         loop {
-            let batch = self.batch();
             let parts_loaded = self.next.load(Ordering::Relaxed);
             let is_last = parts_loaded >= self.source.parts;
             let rows: usize = batch.iter().map(|block| block.block.rows()).sum();
             let expected = if is_last { rows } else { rows.saturating_mul(self.source.parts) / parts_loaded.max(1) };
-            let left: Vec<AtomicUsize> = self.plan.groupings.iter().map(|grouping| AtomicUsize::new(grouping.jobs.len())).collect();
-            let next = AtomicUsize::new(0);
-            self.on_threads(items.len(), || {
-                while let Some((grouping, jobs)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let groups: Vec<_> = batch.iter().map(|block| block.groups(grouping, jobs, expected)).collect();
-                    for &job in *jobs {
-                        if !self.goes_on() {
-                            return;
-                        }
-                        let place = &gathered[job];
-                        let before = place.lock().unwrap_or_else(PoisonError::into_inner).take();
-                        let is_all = before.is_none() && is_last;
-                        let mut state = before.unwrap_or_else(|| self.plan.start(job));
-                        if is_all && !self.plan.most.is_empty() && !grouping.attributes.is_empty() {
-                            self.count_first(job, &batch, &groups, expected, &mut state);
-                        } else {
-                            for (block, groups) in batch.iter().zip(&groups) {
-                                block.gather(job, groups.as_ref(), expected, &mut state);
-                            }
-                        }
-                        if is_last {
-                            let tables = self.plan.tables(job, state, 1);
-                            answers.lock().unwrap_or_else(PoisonError::into_inner).extend(tables);
-                        } else {
-                            state.states.iter_mut().for_each(|state| state.shrink());
-                            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
-                        }
+            self.each_item(items, |grouping, jobs, (): &mut ()| {
+                let groups: Vec<_> = batch.iter().map(|block| block.groups(grouping, jobs, expected, &mut Vec::new())).collect();
+                for &job in jobs {
+                    if !self.goes_on() {
+                        return;
                     }
-                    let grouping_left = &left[self.plan.jobs[jobs[0]].grouping];
-                    if grouping_left.fetch_sub(jobs.len(), Ordering::Relaxed) == jobs.len() && is_last {
-                        grouping.pairs.iter().for_each(|pairs| pairs.clear());
+                    let place = &gathered[job];
+                    let before = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let mut state = before.unwrap_or_else(|| self.plan.start(job));
+                    for (block, groups) in batch.iter().zip(&groups) {
+                        block.gather(job, groups.as_ref(), expected, &mut state);
+                    }
+                    if is_last {
+                        let tables = self.tables(job, &mut state, 1);
+                        answers.lock().unwrap_or_else(PoisonError::into_inner).extend(tables);
+                    } else {
+                        state.states.iter_mut().for_each(|state| state.shrink());
+                        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
                     }
                 }
             });
             if is_last || !self.goes_on() {
                 return answers.into_inner().unwrap_or_else(PoisonError::into_inner);
             }
-        }
-    }
-
-    /// Counts the reports of each group before anything else, and then looks only at the rows of groups that are shown.
-    fn count_first(&self, job: usize, batch: &[Prepared<'_, 'q>], groups: &[Option<Groups<'_>>], expected: usize, gathered: &mut Gathered) {
-        // Without groups not a single row passes.
-        let blocks = || batch.iter().zip(groups).filter_map(|(block, groups)| Some((block, groups.as_ref()?)));
-        blocks().for_each(|(block, groups)| block.count(job, groups, expected, gathered));
-        if gathered.failure.is_none() && gathered.matched.groups > 0 {
-            self.plan.choose(job, gathered);
-            if !self.plan.jobs[job].aggregates.is_empty() {
-                blocks().for_each(|(block, groups)| block.gather_shown(job, groups, expected, gathered));
-            }
+            batch = self.batch();
         }
     }
 
     /// The next blocks, with the numbers of all values that any job needs.
-    fn batch(&self) -> Vec<Prepared<'_, 'q>> {
+    fn batch(&self) -> Vec<Prepared<'s, 'q>> {
         let rows = AtomicUsize::new(0);
         let batches = self.on_threads(self.source.parts, || {
             let mut batch = Vec::new();
@@ -299,232 +377,5 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
             batch
         });
         batches.into_iter().flatten().collect()
-    }
-}
-
-/// A block with some rows to be seen, and what jobs have in common in it, made when the first of them asks for it.
-struct Prepared<'p, 'q> {
-    plan: &'p Plan<'q>,
-    few_filters: usize,
-    block: Arc<Block>,
-    /// Rows in the span that are not hidden; `None`: all.
-    visible: Option<Bits>,
-    columns: Vec<OnceLock<Option<Arc<Column>>>>,
-    /// `None`: they are the codes of its column.
-    numbers: Vec<OnceLock<Option<Vec<u32>>>>,
-    conditions: Vec<OnceLock<Bits>>,
-    /// Rows that are visible and pass a filter; `None`: all.
-    chosen: Vec<OnceLock<Option<Bits>>>,
-}
-
-/// The groups of a block's rows.
-struct Groups<'b> {
-    of_rows: Cow<'b, [u32]>,
-    /// One more than the greatest of them.
-    length: usize,
-}
-
-impl Prepared<'_, '_> {
-    fn column(&self, attribute: usize) -> Option<&Column> {
-        let Plan { project, resolver, attributes, .. } = self.plan;
-        let column = self.columns[attribute].get_or_init(|| match &attributes[attribute].name {
-            Name::Sent(name) => resolver.attribute(*project, &self.block, name),
-            Name::Derived(derived) => resolver.derived(*project, &self.block, derived),
-        });
-        column.as_deref()
-    }
-
-    fn condition(&self, condition: usize) -> &Bits {
-        let asks = &self.plan.conditions[condition];
-        let rows = || asks.verdicts.rows(asks.condition, self.column(asks.attribute), self.block.rows());
-        self.conditions[condition].get_or_init(rows)
-    }
-
-    fn chosen(&self, filter: usize) -> Option<&Bits> {
-        let chosen = self.chosen[filter].get_or_init(|| {
-            let mut passing = None;
-            for all in &self.plan.filters[filter] {
-                let is_only = self.plan.filters.len() == 1 && self.plan.filters[filter].len() == 1;
-                let together = if is_only { self.narrowed(all) } else { self.together(all) };
-                let together = together.unwrap_or_else(|| Bits::all(self.block.rows()));
-                match &mut passing {
-                    None => passing = Some(together),
-                    Some(passing) => passing.or(&together),
-                }
-            }
-            match (passing, &self.visible) {
-                (None, visible) => visible.clone(),
-                (passing, None) => passing,
-                (Some(mut passing), Some(visible)) => {
-                    passing.and(visible);
-                    Some(passing)
-                }
-            }
-        });
-        chosen.as_ref()
-    }
-
-    /// The rows for which all of some conditions hold, each looked up for all rows, once for all filters; `None`: no condition.
-    fn together(&self, conditions: &[usize]) -> Option<Bits> {
-        let mut together: Option<Bits> = None;
-        for condition in conditions {
-            let holds = self.condition(*condition);
-            match &mut together {
-                None => together = Some(holds.clone()),
-                Some(together) => together.and(holds),
-            }
-        }
-        together
-    }
-
-    /// The same of visible rows, each condition looked up only where those before it hold: for the only filter.
-    fn narrowed(&self, conditions: &[usize]) -> Option<Bits> {
-        conditions.iter().fold(self.visible.clone(), |some, condition| {
-            let asks = &self.plan.conditions[*condition];
-            Some(asks.verdicts.among(some, asks.condition, self.column(asks.attribute), self.block.rows()))
-        })
-    }
-
-    /// The rows that any of some filters lets through; `None`: all, or too many filters to tell.
-    fn any(&self, filters: impl ExactSizeIterator<Item = usize>) -> Option<Bits> {
-        if filters.len() > self.few_filters {
-            return None;
-        }
-        let mut any = Bits::none(self.block.rows());
-        for filter in filters {
-            any.or(self.chosen(filter)?);
-        }
-        Some(any)
-    }
-
-    /// The numbers of an attribute's values by row, those of rows that no job needs left out.
-    fn numbers(&self, attribute: usize, expected: usize) -> &[u32] {
-        let numbers = self.numbers[attribute].get_or_init(|| {
-            let of = &self.plan.attributes[attribute];
-            let some = self.any(of.numbered_for.iter().copied());
-            of.space.numbers(self.column(attribute), self.block.rows(), some.as_ref(), expected)
-        });
-        match (numbers, self.column(attribute)) {
-            (Some(numbers), _) => numbers,
-            (None, Some(Column::Codes(codes, _))) => codes,
-            (None, _) => unreachable!("only codes stand for themselves"),
-        }
-    }
-
-    /// The groups of rows that some jobs need; `None` where there is only one group.
-    fn groups(&self, grouping: &Grouping, jobs: &[usize], expected: usize) -> Option<Groups<'_>> {
-        let (first, others) = grouping.attributes.split_first()?;
-        let some = self.any(jobs.iter().map(|job| self.plan.jobs[*job].filter));
-        if some.as_ref().is_some_and(|some| some.count() == 0) {
-            return None;
-        }
-        let length = |attribute: usize| self.plan.attributes[attribute].space.length();
-        let mut groups = Groups { of_rows: Cow::Borrowed(self.numbers(*first, expected)), length: length(*first) };
-        for (attribute, pairs) in others.iter().zip(&grouping.pairs) {
-            let parts = (&groups.of_rows[..], self.numbers(*attribute, expected));
-            let numbers = pairs.numbers(parts, (groups.length, length(*attribute)), expected, some.as_ref());
-            groups = Groups { of_rows: Cow::Owned(numbers), length: pairs.length() };
-        }
-        Some(groups)
-    }
-
-    /// Takes the block's rows into a job's state.
-    fn gather(&self, job: usize, groups: Option<&Groups<'_>>, expected: usize, gathered: &mut Gathered) {
-        let mut chosen = self.chosen(self.plan.jobs[job].filter).map(Bits::list);
-        if gathered.failure.is_some() || chosen.as_ref().is_some_and(Vec::is_empty) {
-            return;
-        }
-        let mut rows = Rows {
-            block: &self.block,
-            chosen: None,
-            groups: groups.map(|groups| &groups.of_rows[..]),
-            groups_length: groups.map_or(1, |groups| groups.length),
-            expected,
-        };
-        if !self.plan.kept.is_empty() {
-            self.plan.find_kept(job, rows.groups_length, gathered);
-            let (kept, of_rows) = (&gathered.kept, rows.groups);
-            let is_left = |row: &u32| !kept.has(of_rows.map_or(0, |groups| groups[*row as usize] as usize));
-            chosen = Some(match chosen {
-                None => (0..self.block.rows() as u32).filter(is_left).collect(),
-                Some(chosen) => chosen.into_iter().filter(is_left).collect(),
-            });
-            (rows.groups, rows.groups_length) = (None, 1);
-        }
-        rows.chosen = chosen.as_deref();
-        gathered.matched.add(&rows);
-        gathered.check();
-        self.aggregate(job, &rows, gathered);
-    }
-
-    /// Counts the block's rows for a job, and no more.
-    fn count(&self, job: usize, groups: &Groups<'_>, expected: usize, gathered: &mut Gathered) {
-        let chosen = self.chosen(self.plan.jobs[job].filter).map(Bits::list);
-        if gathered.failure.is_none() && chosen.as_ref().is_none_or(|chosen| !chosen.is_empty()) {
-            let (chosen, of_rows) = (chosen.as_deref(), Some(&groups.of_rows[..]));
-            gathered.matched.add(&Rows { block: &self.block, chosen, groups: of_rows, groups_length: groups.length, expected });
-            gathered.check();
-        }
-    }
-
-    /// Takes the rows of groups that have a place into a job's state.
-    fn gather_shown(&self, job: usize, groups: &Groups<'_>, expected: usize, gathered: &mut Gathered) {
-        let (mut chosen, mut placed) = (Vec::new(), vec![0; self.block.rows()]);
-        let take = |row: usize| {
-            let place = gathered.places[groups.of_rows[row] as usize];
-            if place > 0 {
-                placed[row] = place - 1;
-                chosen.push(row as u32);
-            }
-        };
-        match self.chosen(self.plan.jobs[job].filter) {
-            None => (0..self.block.rows()).for_each(take),
-            Some(bits) => bits.iter().for_each(take),
-        }
-        if !chosen.is_empty() {
-            let groups_length = gathered.places_length;
-            let rows = Rows { block: &self.block, chosen: Some(&chosen), groups: Some(&placed), groups_length, expected };
-            self.aggregate(job, &rows, gathered);
-        }
-    }
-
-    /// Takes rows into the states of a job's aggregates.
-    fn aggregate(&self, job: usize, rows: &Rows<'_>, gathered: &mut Gathered) {
-        let aggregates = &self.plan.jobs[job].aggregates;
-        for ((op, attribute), state) in aggregates.iter().zip(&mut gathered.states) {
-            let of = &self.plan.attributes[*attribute];
-            let is_numbered = matches!(op, AggregateOp::Unique | AggregateOp::Histogram);
-            let (numbers, numbers_length) =
-                if is_numbered { (self.numbers(*attribute, rows.expected), of.space.length()) } else { (&[][..], 0) };
-            state.add(rows, &Input { column: self.column(*attribute), readings: &of.readings, numbers, numbers_length });
-        }
-    }
-}
-
-fn empty<T>(length: usize) -> Vec<OnceLock<T>> {
-    (0..length).map(|_| OnceLock::new()).collect()
-}
-
-/// The rows of a block that are in the span and not hidden; none in it: all of them.
-pub(crate) struct Visible(pub(crate) Option<Bits>);
-
-impl Visible {
-    /// `None`: not a single row.
-    pub(crate) fn of(block: &Block, span: &Range<Stamp>) -> Option<Visible> {
-        let (from, to) = if block.stamp.is_empty() {
-            (0, block.rows())
-        } else {
-            let before = |end: Stamp| block.stamp.partition_point(|stamp| *stamp < end.micros());
-            (before(span.start), before(span.end))
-        };
-        if from >= to {
-            return None;
-        }
-        let is_whole = from == 0 && to == block.rows();
-        let mut seen = (!is_whole || block.hidden.is_some()).then(|| Bits::from_fn(block.rows(), |row| (from..to).contains(&row)));
-        if let (Some(seen), Some(hidden)) = (&mut seen, &block.hidden) {
-            seen.and_not(hidden);
-        }
-        Some(Visible(seen))
     }
 }

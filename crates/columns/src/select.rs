@@ -3,8 +3,9 @@
 use crate::bits::Bits;
 use crate::block::{Block, Column};
 use crate::filter::Verdicts;
+use crate::prepared::Visible;
 use crate::resolve::Resolver;
-use crate::scan::{Failure, Source, Visible};
+use crate::scan::{Failure, Source};
 use model::query::order;
 use model::{Condition, Direction, Selected, Selection, Tx, Value};
 use std::borrow::Cow;

@@ -27,13 +27,20 @@ pub(crate) fn pays(length: usize, rows: usize) -> bool {
 }
 
 /// One number a row: of all rows or of some, the others staying at `NONE`.
-fn numbers_of(rows: usize, some: Option<&Bits>, mut number: impl FnMut(usize) -> u32) -> Vec<u32> {
+fn numbers_of(rows: usize, some: Option<&Bits>, number: impl FnMut(usize) -> u32) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    put_numbers(&mut numbers, rows, some, number);
+    numbers
+}
+
+/// The same in a list whose memory there is already.
+fn put_numbers(numbers: &mut Vec<u32>, rows: usize, some: Option<&Bits>, mut number: impl FnMut(usize) -> u32) {
+    numbers.clear();
     match some {
-        None => (0..rows).map(number).collect(),
+        None => numbers.extend((0..rows).map(number)),
         Some(some) => {
-            let mut numbers = vec![NONE; rows];
+            numbers.resize(rows, NONE);
             some.iter().for_each(|row| numbers[row] = number(row));
-            numbers
         }
     }
 }
@@ -371,7 +378,7 @@ impl Pairs {
         self.lock().pairs.len()
     }
 
-    /// The numbers of pairs by row; of rows that are not among `some` they mean nothing. `lengths` is beyond every number of either
+    /// Lists the numbers of pairs by row; of rows that are not among `some` they mean nothing. `lengths` is beyond every number of either
     /// part; about `expected` rows will be asked for in all.
     pub(crate) fn numbers(
         &self,
@@ -379,20 +386,21 @@ impl Pairs {
         lengths: (usize, usize),
         expected: usize,
         some: Option<&Bits>,
-    ) -> Vec<u32> {
+        numbers: &mut Vec<u32>,
+    ) {
         let mut keys = self.lock();
         let Some((width, table)) = keys.table(lengths, expected) else {
-            return numbers_of(before.len(), some, |row| keys.of_few(pair(before[row], next[row])));
+            return put_numbers(numbers, before.len(), some, |row| keys.of_few(pair(before[row], next[row])));
         };
         drop(keys);
         let mut locked = None;
-        numbers_of(before.len(), some, |row| {
+        put_numbers(numbers, before.len(), some, |row| {
             let place = before[row] as usize * width + next[row] as usize;
             match table[place].load(Ordering::Relaxed) {
                 NONE => locked.get_or_insert_with(|| self.lock()).of_place(&table, place, pair(before[row], next[row])),
                 number => number - 1,
             }
-        })
+        });
     }
 
     /// The number of a pair that has one.

@@ -1,6 +1,6 @@
 //! Random queries over random reports in random blocks equal the naive evaluator, whatever the blocks and threads.
 
-use crate::scan::{Bounds, evaluate_within, rests_within};
+use crate::scan::{Bounds, evaluate_within, parted_within, rests_within};
 use crate::{Bits, Block, Builder, Column, Dictionaries, Failure, MISSING, Needed, Sieve, Source, evaluate, rests, select};
 use model::{
     Aggregate, AggregateOp, Attributes, Condition, Derived, Direction, Function, Granularity, Key, Most, Operator, ProjectId, Query,
@@ -336,6 +336,36 @@ proptest! {
         let tops = layout.ask(&blocks, |source| evaluate_within(bounds, source, &queries, &most));
         for ((top, query), most) in tops.into_iter().zip(queries).zip(most) {
             prop_assert_eq!(top, Ok(oracle::evaluate_most(layout.seen(&reports), query, most)), "{:?} {:?}", query, most);
+        }
+    }
+
+    #[test]
+    fn groups_that_are_kept_and_the_rest_equal_the_oracle(
+        reports in reports(),
+        queries in prop::collection::vec((query(), 0..4usize, 0..3usize, 0..4usize), 1..5),
+        layout in layout(),
+        bounds in bounds(),
+    ) {
+        // Of some queries everything is kept and nothing asked for beside it, of others every row but each so many-th.
+        let keep = |every: usize, rows: usize| (every > 0).then(|| (0..rows).filter(|row| row % every > 0).collect::<Vec<usize>>());
+        let named = |(query, groups, also, every): &(Query, usize, usize, usize)| {
+            let rows = oracle::evaluate(&reports, query).rows.into_iter().map(|row| row.key);
+            (query.clone(), *groups, if *also > 0 { rows.step_by(*also).collect() } else { BTreeSet::new() }, *every)
+        };
+        let mut asked: Vec<(Query, usize, BTreeSet<Key>, usize)> = queries.iter().map(named).collect();
+        // The same groups in another order, of which other ones are kept.
+        let mut turned = asked[0].clone();
+        turned.0.group.reverse();
+        (turned.1, turned.2, turned.3) = (1, BTreeSet::new(), 2);
+        asked.push(turned);
+        let queries: Vec<&Query> = asked.iter().map(|(query, ..)| query).collect();
+        let most: Vec<Most<'_>> = asked.iter().map(|(_, groups, also, _)| Most { groups: *groups, also }).collect();
+        let blocks = layout.blocks(&reports, &Needed::by(&queries), Sieve::of_queries(PROJECT, &queries));
+        let of_query = |query: usize, top: &model::Top| keep(asked[query].3, top.table.rows.len());
+        let told = layout.ask(&blocks, |source| parted_within(bounds, source, &queries, &most, &of_query));
+        for ((told, (query, _, _, every)), most) in told.into_iter().zip(&asked).zip(most) {
+            let parted = oracle::evaluate_parted(layout.seen(&reports), query, most, |top| keep(*every, top.table.rows.len()));
+            prop_assert_eq!(told, Ok(parted), "{:?} {:?} {}", query, most, every);
         }
     }
 

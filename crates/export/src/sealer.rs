@@ -8,10 +8,10 @@ use crate::deliver;
 use crate::series::{Rules, Seating, SeriesState, Step, newcomers};
 use crate::source::{ReportSource, SourceStopped, Unreadable};
 use catalog::{Catalog, CatalogError, Metric, MetricId, MetricRevision, SealedMetric, SealedWindow, Snapshot, WindowFacts};
-use model::{Key, Most, Period, ProjectId, Query, Stamp, Window};
+use model::{Key, Most, Parted, Period, ProjectId, Query, Stamp, Top, Window};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -271,7 +271,8 @@ pub(crate) fn seal_metrics(
     Ok(metrics.iter().zip(steps(source, project, window, metrics)?).map(outcome).collect())
 }
 
-/// Evaluates metrics: the reports are scanned once for all groups that may get a seat, and once more for what is beyond the budgets.
+/// Evaluates metrics in one scan of the reports: who holds a seat is decided as soon as a metric's groups are known, and what is beyond its
+/// budget is evaluated while their reports are at hand.
 pub(crate) fn steps(
     source: &impl ReportSource,
     project: ProjectId,
@@ -281,28 +282,17 @@ pub(crate) fn steps(
     let remembered: Vec<BTreeSet<Key>> = metrics.iter().map(|(revision, state)| state.remembered(&revision.query)).collect();
     let most = |((revision, _), also): (&(&MetricRevision, _), _)| Most { groups: newcomers(revision.series_budget), also };
     let queries: Vec<(&Query, Most<'_>)> = metrics.iter().zip(&remembered).map(|both| (&both.0.0.query, most(both))).collect();
-    let tops = source.evaluate(project, window, &queries)?;
-    assert_eq!(tops.len(), queries.len(), "a source answers every query");
     let rules: Vec<Rules<'_>> = metrics.iter().map(|(revision, _)| Rules::of(revision, window.period())).collect();
-    let mut seatings: Vec<Result<Seating<'_>, String>> = Vec::with_capacity(metrics.len());
-    for (((_, state), rules), top) in metrics.iter().zip(&rules).zip(&tops) {
-        seatings.push(match top {
-            Ok(top) => Ok(state.seat(top, rules, window)),
-            Err(reason) => Err(reason.clone()),
-        });
-    }
-    let kept: Vec<Option<BTreeSet<Key>>> = seatings.iter().map(|seating| seating.as_ref().ok().and_then(Seating::kept)).collect();
-    let beyond: Vec<(&Query, &BTreeSet<Key>)> =
-        metrics.iter().zip(&kept).filter_map(|((revision, _), kept)| Some((&revision.query, kept.as_ref()?))).collect();
-    let rests = if beyond.is_empty() { Vec::new() } else { source.rests(project, window, &beyond)? };
-    assert_eq!(rests.len(), beyond.len(), "a source answers every query");
-    let mut rests = rests.into_iter();
-    let mut steps = Vec::with_capacity(metrics.len());
-    for ((rules, seating), kept) in rules.iter().zip(seatings).zip(&kept) {
-        let rest = kept.as_ref().and_then(|_| rests.next()).transpose();
-        steps.push(seating.and_then(|seating| Ok(seating.seal(rest?.as_ref(), rules, window))));
-    }
-    Ok(steps)
+    let seatings: Vec<OnceLock<Seating>> = metrics.iter().map(|_| OnceLock::new()).collect();
+    let keep = |metric: usize, top: &Top| seatings[metric].get_or_init(|| metrics[metric].1.seat(top, &rules[metric], window)).kept();
+    let answers = source.evaluate(project, window, &queries, &keep)?;
+    assert_eq!(answers.len(), queries.len(), "a source answers every query");
+    let step = |((answer, seating), rules): ((Result<Parted, String>, OnceLock<Seating>), &Rules<'_>)| {
+        let Parted { top, rest } = answer?;
+        let seating = seating.into_inner().expect("a source asks what is kept of every answer");
+        Ok(seating.seal(&top.table, rest.as_ref(), rules, window))
+    };
+    Ok(answers.into_iter().zip(seatings).zip(&rules).map(step).collect())
 }
 
 /// Whether the metric was due in every window of the grid from `since_secs` up to the window. Where it was not, its set was

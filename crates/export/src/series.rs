@@ -9,7 +9,7 @@
 
 use catalog::{MetricRevision, SealedCell, SealedSeries, SeriesKey};
 use model::aggregate::NotExportable;
-use model::{Aggregate, Beyond, Counter, Key, Label, Period, Query, Shape, Stamp, TableRow, Top, Window};
+use model::{Aggregate, Beyond, Counter, Key, Label, Period, Query, Shape, Stamp, Table, TableRow, Top, Window};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,13 +102,13 @@ pub(crate) struct Rules<'a> {
 
 /// Who holds a seat in one window.
 #[derive(Debug)]
-pub(crate) struct Seating<'a> {
+pub(crate) struct Seating {
     /// What is remembered of holders, and of counters still shown.
     memory: BTreeMap<SeriesKey, Memory>,
     /// The window's reports.
     matched: u64,
-    /// The window's groups with a seat.
-    own: BTreeMap<SeriesKey, &'a TableRow>,
+    /// The window's groups with a seat, by the place of the row of each.
+    own: BTreeMap<SeriesKey, usize>,
     /// Whether it has others.
     is_folded: bool,
     births: Births,
@@ -163,18 +163,19 @@ impl SeriesState {
     }
 
     /// Decides who holds a seat in a window, of which the groups remembered and enough newcomers are known.
-    pub(crate) fn seat<'a>(&self, Top { table, beyond }: &'a Top, rules: &Rules<'_>, window: Window) -> Seating<'a> {
+    pub(crate) fn seat(&self, Top { table, beyond }: &Top, rules: &Rules<'_>, window: Window) -> Seating {
         let same = self.group == rules.query.group;
         let mut memory: BTreeMap<_, _> = if same { self.series.iter().cloned().collect() } else { BTreeMap::new() };
         retire(&mut memory, rules.zero_for_secs, window);
-        let mut own: BTreeMap<SeriesKey, &TableRow> = table.rows.iter().map(|row| (series_key(&row.key), row)).collect();
+        let mut own: BTreeMap<SeriesKey, usize> = table.rows.iter().enumerate().map(|(at, row)| (series_key(&row.key), at)).collect();
+        let reports = |row: &usize| table.rows[*row].matched;
 
         let day = window.start_secs() / 86_400;
         let mut births = if self.births.day == day { self.births } else { Births { day, count: 0 } };
         let mut day_used_up = false;
         // Those who held a seat before the window, the weakest first.
         let total = |key: &SeriesKey, memory: &Memory| {
-            let now = own.get(key).map_or(0, |row| row.matched);
+            let now = own.get(key).map_or(0, reports);
             (now + memory.total(rules.zero_for_secs, window)).max(1)
         };
         let mut holders: Vec<(u64, SeriesKey)> =
@@ -190,7 +191,7 @@ impl SeriesState {
         let mut newcomers: Vec<(&SeriesKey, u64)> = own
             .iter()
             .filter(|(key, _)| !is_fixed(key) && memory.get(*key).is_none_or(|memory| !memory.live))
-            .map(|(key, row)| (key, row.matched))
+            .map(|(key, row)| (key, reports(row)))
             .collect();
         newcomers.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
         let mut seated: BTreeSet<SeriesKey> = BTreeSet::new();
@@ -221,7 +222,7 @@ impl SeriesState {
         forget(&mut memory, budget);
 
         let has_seat = |key: &SeriesKey| key.is_empty() || memory.get(key).is_some_and(|memory| memory.live);
-        let mut folded: Vec<&TableRow> = own.extract_if(.., |key, _| !has_seat(key)).map(|(_, row)| row).collect();
+        let mut folded: Vec<&TableRow> = own.extract_if(.., |key, _| !has_seat(key)).map(|(_, row)| &table.rows[row]).collect();
         folded.sort_by_key(|row| Reverse(row.matched));
         let told = self.over_budget(window.start_secs()).filter(|_| same).cloned();
         let is_folded = !folded.is_empty() || beyond.groups > 0;
@@ -230,15 +231,21 @@ impl SeriesState {
     }
 }
 
-impl Seating<'_> {
-    /// The groups that are series of their own, when others have to be evaluated as one; `None` when all are.
-    pub(crate) fn kept(&self) -> Option<BTreeSet<Key>> {
-        self.is_folded.then(|| self.own.values().map(|row| row.key.clone()).collect())
+impl Seating {
+    /// The rows of the groups that are series of their own, ascending, when others have to be evaluated as one; `None` when all are.
+    pub(crate) fn kept(&self) -> Option<Vec<usize>> {
+        self.is_folded.then(|| {
+            let mut rows: Vec<usize> = self.own.values().copied().collect();
+            rows.sort_unstable();
+            rows
+        })
     }
 
-    /// Seals the window: groups with a seat are series, `rest` is all others evaluated as one, silent series are zero-filled.
-    pub(crate) fn seal(self, rest: Option<&TableRow>, rules: &Rules<'_>, window: Window) -> Step {
-        let (query, mut memory, mut found) = (rules.query, self.memory, self.own);
+    /// Seals the window, of which the table was asked for: groups with a seat are series, `rest` is all others evaluated as one, silent
+    /// series are zero-filled.
+    pub(crate) fn seal(self, table: &Table, rest: Option<&TableRow>, rules: &Rules<'_>, window: Window) -> Step {
+        let (query, mut memory) = (rules.query, self.memory);
+        let mut found: BTreeMap<SeriesKey, &TableRow> = self.own.into_iter().map(|(key, row)| (key, &table.rows[row])).collect();
         let own = found.values().map(|row| row.matched).sum();
         for (key, row) in &found {
             // A series is remembered once a report was seen in it; the ungrouped one is there from its attachment.
@@ -391,7 +398,7 @@ fn is_fixed(key: &SeriesKey) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{AggregateOp, Cell, Most, Table, Value};
+    use model::{AggregateOp, Cell, Most, Value};
     use proptest::prelude::*;
 
     fn query(group: &[&str]) -> Query {
@@ -429,11 +436,12 @@ mod tests {
     fn step_of(state: &SeriesState, top: &Top, table: &Table, rules: &Rules<'_>, window: Window) -> Step {
         let seating = state.seat(top, rules, window);
         let rest = seating.kept().map(|kept| {
-            let matched = table.rows.iter().filter(|row| !kept.contains(&row.key)).map(|row| row.matched).sum();
+            let kept: Vec<&Key> = kept.into_iter().map(|row| &top.table.rows[row].key).collect();
+            let matched = table.rows.iter().filter(|row| !kept.contains(&&row.key)).map(|row| row.matched).sum();
             let cells = vec![Cell::Scalar(Some(Value::from(matched))), Cell::Scalar(Some(Value::Int(7)))];
             TableRow { key: Vec::new(), matched, cells }
         });
-        seating.seal(rest.as_ref(), rules, window)
+        seating.seal(&top.table, rest.as_ref(), rules, window)
     }
 
     fn window(at: u64) -> Window {
@@ -651,6 +659,7 @@ mod tests {
                 prop_assert!(live().count() <= rules.series_budget as usize);
                 let retired = step.series.iter().filter(|one| !one.live && !is_fixed(&one.key)).count();
                 prop_assert!(retired <= rules.series_budget as usize);
+                let kept: Option<Vec<Key>> = kept.map(|rows| rows.into_iter().map(|row| top.table.rows[row].key.clone()).collect());
                 // Those kept are those sealed: with a seat, and with their own value.
                 for row in &table.rows {
                     let own = live().find(|one| one.key == series_key(&row.key)).and_then(|one| one.cells[0].value);

@@ -1,8 +1,7 @@
 //! The one small trait through which export sees reports. `reports` satisfies it (joined in `server`), a naive twin in tests,
 //! and a distributed engine could.
 
-use model::{Key, Most, ProjectId, Query, Stamp, TableRow, Top, Window};
-use std::collections::BTreeSet;
+use model::{Keep, Most, Parted, ProjectId, Query, Stamp, Window};
 use std::future::Future;
 use tokio::sync::watch;
 
@@ -20,20 +19,18 @@ pub trait ReportSource: Send + Sync + 'static {
     /// Makes the durable stamp catch up with the clock although nothing arrives.
     fn tick(&self) -> impl Future<Output = Result<(), SourceStopped>> + Send;
 
-    /// Evaluates many queries over one closed window in one scan, each for those groups that may get a seat: what was found, or the
-    /// reason why there is nothing, for each.
+    /// Evaluates many queries over one closed window in one scan, each for those groups that may get a seat, of which `keep` says which
+    /// do; all others are evaluated as one: what is folded beyond a metric's series budget, exact for every aggregate. What was found,
+    /// or the reason why there is nothing, for each.
     /// Blocks; the same arguments always give the same answer. When the reports themselves cannot be read, nothing is sealed and
     /// the caller tries again.
-    fn evaluate(&self, project: ProjectId, window: Window, queries: &[(&Query, Most<'_>)]) -> Result<Vec<Result<Top, String>>, Unreadable>;
-
-    /// Evaluates each query over those reports of a closed window whose groups are not among those kept, as one group with an empty
-    /// key: what is folded beyond a metric's series budget, exact for every aggregate. One scan for all. Blocks.
-    fn rests(
+    fn evaluate(
         &self,
         project: ProjectId,
         window: Window,
-        queries: &[(&Query, &BTreeSet<Key>)],
-    ) -> Result<Vec<Result<TableRow, String>>, Unreadable>;
+        queries: &[(&Query, Most<'_>)],
+        keep: &Keep<'_>,
+    ) -> Result<Vec<Result<Parted, String>>, Unreadable>;
 
     /// Reports accepted in a closed window.
     fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable>;

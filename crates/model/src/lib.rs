@@ -22,7 +22,9 @@ pub use aggregate::{Aggregate, AggregateOp, Cell, Partial};
 pub use derived::{Derived, Function, Granularity};
 pub use point::{Batch, Counter, Label, Page, PageSeries, Point, Series, Shape};
 pub use problem::Problem;
-pub use query::{Beyond, Condition, Direction, Filter, Key, Most, Operator, Query, Selected, Selection, Table, TableRow, Top};
+pub use query::{
+    Beyond, Condition, Direction, Filter, Keep, Key, Most, Operator, Parted, Query, Selected, Selection, Table, TableRow, Top,
+};
 pub use report::{Attachment, Attributes, NewAttachment, NewReport, ProjectId, Report, ReportId, Tx, aliases};
 pub use secret::Secret;
 pub use template::PathTemplate;

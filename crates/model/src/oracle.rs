@@ -2,7 +2,7 @@
 
 use crate::aggregate::{Aggregate, Partial};
 use crate::derived::lookup;
-use crate::query::{Direction, Key, Most, Query, Selected, Selection, Table, TableRow, Top, order, passes};
+use crate::query::{Direction, Key, Most, Parted, Query, Selected, Selection, Table, TableRow, Top, order, passes};
 use crate::report::Report;
 use crate::value::Value;
 use std::borrow::Cow;
@@ -92,6 +92,18 @@ pub fn rest<'r>(reports: impl IntoIterator<Item = &'r Report>, query: &Query, ke
     let of_the_rest = |report: &&Report| query.passes(report) && !kept.contains(&key(query, report));
     reports.into_iter().filter(of_the_rest).for_each(|report| group.add(query, report));
     group.finish(Vec::new())
+}
+
+/// Evaluates a query for some of its groups, and what is not kept of them as one.
+pub fn evaluate_parted<'r, R: IntoIterator<Item = &'r Report> + Clone>(
+    reports: R,
+    query: &Query,
+    most: Most<'_>,
+    keep: impl FnOnce(&Top) -> Option<Vec<usize>>,
+) -> Parted {
+    let top = evaluate_most(reports.clone(), query, most);
+    let rest = keep(&top).map(|rows| rest(reports, query, &rows.into_iter().map(|row| top.table.rows[row].key.clone()).collect()));
+    Parted { top, rest }
 }
 
 /// Selects among some reports.

@@ -315,6 +315,20 @@ pub struct Top {
     pub beyond: Beyond,
 }
 
+/// The answer to a query in two parts: some of its groups, and the reports of all groups that are not kept, as one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parted {
+    /// The groups.
+    pub top: Top,
+    /// All reports that are in none of the groups kept, with an empty key; `None`: nobody asked for these.
+    pub rest: Option<TableRow>,
+}
+
+/// Decides which rows of an answer stand for themselves, by the place of the query: their places in the table, ascending. The reports
+/// of all other groups are evaluated as one, exact for every aggregate. `None`: nobody asks for these. It may be asked by several
+/// threads at one time, and is asked once for each query that has an answer.
+pub type Keep<'a> = dyn Fn(usize, &Top) -> Option<Vec<usize>> + Sync + 'a;
+
 impl Table {
     /// Leaves only the rows that are wanted; the one of an ungrouped query always is.
     pub fn into_most(self, most: Most<'_>) -> Top {

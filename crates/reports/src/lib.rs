@@ -58,7 +58,9 @@ use codec::Entry;
 use core::{Core, Outcome, Request, SharedClock, Started};
 use memory::Memory;
 use model::oracle;
-use model::{Attachment, Key, Most, NewAttachment, NewReport, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Top, Tx};
+use model::{
+    Attachment, Keep, Key, Most, NewAttachment, NewReport, Parted, ProjectId, Query, Selected, Selection, Stamp, Table, TableRow, Top, Tx,
+};
 use reader::{Extent, Reads};
 use recovery::failed;
 use std::collections::BTreeSet;
@@ -329,6 +331,24 @@ impl Reports {
         let asked = self.scan(project, span, view, &reads, cancel, |source| columns::evaluate_most(source, queries))?;
         Ok(match asked {
             Ok(tops) => tops.into_iter().map(|top| top.map_err(EvaluateError::from)).collect(),
+            Err(error) => queries.iter().map(|_| Err(error)).collect(),
+        })
+    }
+
+    /// The same, and beside it the reports of all groups that `keep` does not keep of an answer, as one: see `model::Keep`. Blocks.
+    pub fn evaluate_parted(
+        &self,
+        project: ProjectId,
+        span: Range<Stamp>,
+        view: View,
+        queries: &[(&Query, Most<'_>)],
+        keep: &Keep<'_>,
+        cancel: &Cancel,
+    ) -> Result<Vec<Result<Parted, EvaluateError>>, ReadError> {
+        let reads = Reads::queries(project, &queries.iter().map(|(query, _)| *query).collect::<Vec<_>>());
+        let asked = self.scan(project, span, view, &reads, cancel, |source| columns::evaluate_parted(source, queries, keep))?;
+        Ok(match asked {
+            Ok(all) => all.into_iter().map(|parted| parted.map_err(EvaluateError::from)).collect(),
             Err(error) => queries.iter().map(|_| Err(error)).collect(),
         })
     }

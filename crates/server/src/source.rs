@@ -2,9 +2,8 @@
 
 use crate::intake::Intake;
 use export::{ReportSource, SourceStopped, Unreadable};
-use model::{Key, Most, ProjectId, Query, Stamp, TableRow, Top, Window};
+use model::{Keep, Most, Parted, ProjectId, Query, Stamp, Window};
 use reports::{AppendError, Cancel, Reports, View};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -43,21 +42,17 @@ impl ReportSource for Source {
         }
     }
 
-    fn evaluate(&self, project: ProjectId, window: Window, queries: &[(&Query, Most<'_>)]) -> Result<Vec<Result<Top, String>>, Unreadable> {
-        let tables = self.reports.evaluate_most(project, window.start()..window.end(), View::Accepted, queries, &Cancel::default());
-        let tables = tables.map_err(|error| Unreadable(error.into()))?;
-        Ok(tables.into_iter().map(|table| table.map_err(|error| error.to_string())).collect())
-    }
-
-    fn rests(
+    fn evaluate(
         &self,
         project: ProjectId,
         window: Window,
-        queries: &[(&Query, &BTreeSet<Key>)],
-    ) -> Result<Vec<Result<TableRow, String>>, Unreadable> {
-        let rows = self.reports.rests(project, window.start()..window.end(), View::Accepted, queries, &Cancel::default());
-        let rows = rows.map_err(|error| Unreadable(error.into()))?;
-        Ok(rows.into_iter().map(|row| row.map_err(|error| error.to_string())).collect())
+        queries: &[(&Query, Most<'_>)],
+        keep: &Keep<'_>,
+    ) -> Result<Vec<Result<Parted, String>>, Unreadable> {
+        let span = window.start()..window.end();
+        let answers = self.reports.evaluate_parted(project, span, View::Accepted, queries, keep, &Cancel::default());
+        let answers = answers.map_err(|error| Unreadable(error.into()))?;
+        Ok(answers.into_iter().map(|answer| answer.map_err(|error| error.to_string())).collect())
     }
 
     fn accepted(&self, project: ProjectId, window: Window) -> Result<u64, Unreadable> {

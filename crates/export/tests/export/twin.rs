@@ -1,7 +1,7 @@
 //! A source of reports that keeps them in a list and evaluates them in the plainest way: the twin that the real one must equal.
 
 use export::{ReportSource, SourceStopped, Unreadable};
-use model::{AggregateOp, Attributes, Key, Most, ProjectId, Query, Report, Stamp, TableRow, Top, Tx, Value, Window, oracle};
+use model::{AggregateOp, Attributes, Keep, Most, Parted, ProjectId, Query, Report, Stamp, Tx, Value, Window, oracle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use tokio::sync::watch;
@@ -155,19 +155,12 @@ impl ReportSource for Twin {
         _project: ProjectId,
         window: Window,
         queries: &[(&Query, Most<'_>)],
-    ) -> Result<Vec<Result<Top, String>>, Unreadable> {
+        keep: &Keep<'_>,
+    ) -> Result<Vec<Result<Parted, String>>, Unreadable> {
         let reports = self.within(window.start(), window.end());
-        Ok(queries.iter().map(|(query, most)| Ok(oracle::evaluate_most(&reports, query, *most))).collect())
-    }
-
-    fn rests(
-        &self,
-        _project: ProjectId,
-        window: Window,
-        queries: &[(&Query, &BTreeSet<Key>)],
-    ) -> Result<Vec<Result<TableRow, String>>, Unreadable> {
-        let reports = self.within(window.start(), window.end());
-        Ok(queries.iter().map(|(query, kept)| Ok(oracle::rest(&reports, query, kept))).collect())
+        let parted =
+            |(at, (query, most)): (usize, &(&Query, Most<'_>))| oracle::evaluate_parted(&reports, query, *most, |top| keep(at, top));
+        Ok(queries.iter().enumerate().map(|each| Ok(parted(each))).collect())
     }
 
     fn accepted(&self, _project: ProjectId, window: Window) -> Result<u64, Unreadable> {
