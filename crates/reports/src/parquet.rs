@@ -5,6 +5,7 @@
 //! of kind `InvalidData` and never as other values.
 
 mod checked;
+mod delta;
 mod group;
 #[cfg(test)]
 mod judge;
@@ -16,6 +17,7 @@ mod schema;
 mod tests;
 mod write;
 
+pub(crate) use checked::END_BYTES;
 pub(crate) use read::File;
 pub(crate) use write::write;
 
