@@ -533,7 +533,7 @@ fn a_folder_of_every_form_that_was_ever_written_opens_and_is_written_anew_withou
             if path.is_dir() { copy(&path, &to) } else { _ = std::fs::copy(&path, &to).expect("copied") }
         }
     }
-    for form in ["form-1", "form-2"] {
+    for form in ["form-1", "form-2", "form-3"] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(form), folder.path());
         block_on(async {
