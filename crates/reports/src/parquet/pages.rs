@@ -384,6 +384,11 @@ mod tests {
         assert!(Texts::after_lengths(&[&bytes[..], b"y"].concat(), 3).is_none());
         let torn = [&lengths[..], "äxz".as_bytes()].concat();
         assert_eq!(Texts::after_lengths(&torn, 3).expect("texts").get(&torn, 0), None, "half a letter");
+        // Forty of two letters each: one length, and no differences.
+        let letters: String = (10..50).map(|n| n.to_string()).collect();
+        let bytes = [&[128, 1, 4, 40, 4, 0, 0, 0, 0, 0], letters.as_bytes()].concat();
+        let found = Texts::after_lengths(&bytes, 40).expect("texts");
+        assert!((0..40).all(|at| found.get(&bytes, at) == Some(&(at + 10).to_string())));
         // A length below nothing.
         assert!(Texts::after_lengths(&[128, 1, 4, 1, 1, b'x'], 1).is_none());
     }
