@@ -1,9 +1,10 @@
 """`make bench`: makes the data once, asks ours and the peers the same in turn, compares the answers, then the times, and writes
 docs/benchmarks.md and docs/benchmarks.json. With fewer reports than the goals speak of it prints the page and leaves the docs alone.
 
-    run.py --data FOLDER [--rows N] [--stages warm,cold,metrics,path,page,growth] [--runs N]
+    run.py --data FOLDER [--rows N] [--stages warm,cold,metrics,path,page,growth] [--runs N] [--shapes Q3,Q6]
 
-What each stage found is written down at once, so that stages can be run one by one.
+What each stage found is written down at once, so that stages can be run one by one. With only some shapes of Explore the docs are left
+alone, too.
 """
 
 import argparse
@@ -83,6 +84,7 @@ class Bench:
         self.data, self.rows, self.runs = pathlib.Path(arguments.data).resolve(), arguments.rows, arguments.runs
         self.data.mkdir(parents=True, exist_ok=True)
         self.program = build("reports", "evaluation")
+        self.shapes = [shape for shape in queries.SHAPES if not arguments.shapes or shape.name in arguments.shapes.split(",")]
         self.scratch = None
 
     def make(self, name, rows, secs):
@@ -124,7 +126,7 @@ class Bench:
                 say(f"loading {engine}")
                 workers[engine] = stack.enter_context(self.peer(engine, "native", folder))
             rows, memory = [], {}
-            for shape in queries.SHAPES:
+            for shape in self.shapes:
                 say(f"warm {shape.name}")
                 compare_shape(shape, workers)
                 runs = {engine: [] for engine in workers}
@@ -148,7 +150,7 @@ class Bench:
     def cold(self):
         folder, _ = self.day()
         rows, left = [], []
-        for shape in queries.SHAPES:
+        for shape in self.shapes:
             say(f"cold {shape.name}")
             runs = {engine: [] for engine in ["ours", *ON_FILES]}
             for _ in range(max(3, self.runs - 2)):
@@ -426,12 +428,14 @@ def main():
     parser.add_argument("--rows", type=int, default=GOAL_ROWS)
     parser.add_argument("--stages", default="warm,cold,metrics,path,page,growth")
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--shapes", help="only these of Explore")
     arguments = parser.parse_args()
     bench = Bench(arguments)
     kept = bench.data / f"results-{arguments.rows}.json"
     published = ROOT / "docs/benchmarks.json"
     # Stages that are not asked for stand as they were last written down.
-    results = read_back(published) if arguments.rows == GOAL_ROWS and published.exists() else {}
+    is_whole = arguments.rows == GOAL_ROWS and not arguments.shapes
+    results = read_back(published) if is_whole and published.exists() else {}
     for stage in arguments.stages.split(","):
         LOADS[:] = [os.getloadavg()[0]]
         with tempfile.TemporaryDirectory(dir=bench.data) as bench.scratch:
@@ -440,7 +444,7 @@ def main():
         date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")
         results[stage] = {"date": date, "load": load, "machine": machine(), "rows": rows}
         kept.write_text(json.dumps(results, indent=1))
-        if arguments.rows == GOAL_ROWS:
+        if is_whole:
             write_down(results, published)
     print(page.write(results, arguments.rows, versions()))
 

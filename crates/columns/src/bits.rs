@@ -1,5 +1,7 @@
 //! A set of small whole numbers, one bit each.
 
+use std::ops::Range;
+
 /// Grows to the greatest number put in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bits(Vec<u64>);
@@ -117,7 +119,26 @@ impl Bits {
         })
     }
 
-    /// The same in a list.
+    /// The numbers in it that are within a range, ascending.
+    pub fn within(&self, range: Range<usize>) -> impl Iterator<Item = usize> + '_ {
+        let words = range.start / 64..range.end.div_ceil(64).min(self.0.len());
+        words.flat_map(move |at| {
+            let mut left = self.0[at];
+            if at == range.start / 64 {
+                left &= u64::MAX << (range.start % 64);
+            }
+            if at == range.end / 64 {
+                left &= !(u64::MAX << (range.end % 64));
+            }
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros() as usize;
+                left &= left.wrapping_sub(1);
+                (bit < 64).then_some(at * 64 + bit)
+            })
+        })
+    }
+
+    /// All of them in a list.
     pub(crate) fn list(&self) -> Vec<u32> {
         let mut numbers = Vec::new();
         self.list_to(&mut numbers);
@@ -161,7 +182,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_set(a in prop::collection::btree_set(0..300usize, 0..60), b in prop::collection::btree_set(0..300usize, 0..60), length in 0..300usize) {
+        fn it_is_a_set(a in prop::collection::btree_set(0..300usize, 0..60), b in prop::collection::btree_set(0..300usize, 0..60), length in 0..300usize, from in 0..300usize) {
             let bits = |numbers: &BTreeSet<usize>| {
                 let mut bits = Bits::default();
                 numbers.iter().for_each(|number| assert!(bits.put(*number) && !bits.put(*number)));
@@ -178,6 +199,7 @@ mod tests {
             prop_assert_eq!(changed(Bits::and_not), &a - &b);
             prop_assert_eq!(bits(&a).count(), a.len() as u64);
             prop_assert!(bits(&a).list().into_iter().map(|number| number as usize).eq(bits(&a).iter()));
+            prop_assert_eq!(bits(&a).within(from..length).collect::<Vec<_>>(), a.range(from.min(length)..length).copied().collect::<Vec<_>>());
             prop_assert!((0..400).all(|number| bits(&a).has(number) == a.contains(&number)));
             prop_assert_eq!(Bits::from_fn(length, |number| a.contains(&number)).iter().collect::<Vec<_>>(), a.range(..length).copied().collect::<Vec<_>>());
             let values: Vec<usize> = (0..length).collect();

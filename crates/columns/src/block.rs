@@ -25,9 +25,9 @@ pub type Present = Option<Bits>;
 #[derive(Clone, Default)]
 pub struct Block {
     rows: usize,
-    /// Numbers of the reports; empty where nobody asked for places.
+    /// Numbers of the reports; empty where nobody asked for them.
     pub tx: Arc<Vec<u64>>,
-    /// Their stamps, in microseconds since 1970; empty where nobody asked for places: all of them are within the span asked for then.
+    /// Their stamps, in microseconds since 1970; empty where nobody asked for them: all are within the span asked for then.
     pub stamp: Arc<Vec<u64>>,
     /// By attribute; one that is not here is missing in every row.
     pub columns: BTreeMap<String, Arc<Column>>,
@@ -101,6 +101,15 @@ impl Block {
         Block { rows, ..Block::default() }
     }
 
+    /// Takes from another block of the same rows what of numbers and stamps this one does not have.
+    pub fn take_places(&mut self, of: &Block) {
+        for (have, theirs) in [(&mut self.tx, &of.tx), (&mut self.stamp, &of.stamp)] {
+            if have.is_empty() {
+                *have = theirs.clone();
+            }
+        }
+    }
+
     /// The same rows with these columns.
     pub fn with_columns(mut self, columns: BTreeMap<String, Arc<Column>>) -> Block {
         self.columns = columns;
@@ -117,14 +126,14 @@ impl Block {
         self.rows
     }
 
-    /// First and last stamp in microseconds, where there are places.
+    /// First and last stamp in microseconds, where there are stamps.
     pub fn stamps(&self) -> Option<(u64, u64)> {
         Some((*self.stamp.first()?, *self.stamp.last()?))
     }
 
     /// Bytes it takes, dictionaries left out.
     pub fn bytes(&self) -> usize {
-        self.tx.len() * 16 + self.columns.values().map(|column| column.bytes()).sum::<usize>()
+        (self.tx.len() + self.stamp.len()) * 8 + self.columns.values().map(|column| column.bytes()).sum::<usize>()
     }
 
     /// Hides more rows.

@@ -18,6 +18,8 @@ const ENTRY_BYTES: usize = 72;
 const SHARDS: usize = 16;
 /// Texts that are looked for at one time.
 const AHEAD: usize = 32;
+/// Texts that are sorted by shard at one time, so that what this takes stays in the cache.
+const BATCH: usize = 4_096;
 
 /// Distinct values as they were sent: text "5" and the number 5 have codes of their own, and know that they are written the same.
 pub struct Dictionary {
@@ -74,13 +76,35 @@ impl Dictionary {
 
     /// The codes of many texts, shard by shard: one lock for many of them, and none waits in memory for the one before it.
     pub fn intern_texts(&self, texts: &[&str]) -> Vec<u32> {
-        let hashes: Vec<u64> = texts.iter().map(|text| self.hash(text)).collect();
-        let mut by_shard: [Vec<u32>; SHARDS] = Default::default();
-        hashes.iter().zip(0..).for_each(|(hash, at)| by_shard[shard_of(*hash)].push(at));
         let mut codes = vec![MISSING; texts.len()];
-        for (places, shard) in by_shard.iter().zip(&self.shards) {
+        texts.chunks(BATCH).zip(codes.chunks_mut(BATCH)).for_each(|(texts, codes)| self.intern_batch(texts, codes));
+        codes
+    }
+
+    fn intern_batch(&self, texts: &[&str], codes: &mut [u32]) {
+        let hashes: Vec<u64> = texts.iter().map(|text| self.hash(text)).collect();
+        let mut ends = [0; SHARDS];
+        hashes.iter().for_each(|hash| ends[shard_of(*hash)] += 1);
+        let mut end = 0;
+        for of_shard in &mut ends {
+            end += *of_shard;
+            *of_shard = end;
+        }
+        // Filled from the back, after which an end is where its shard begins.
+        let mut by_shard = vec![0u32; texts.len()];
+        for (at, hash) in hashes.iter().enumerate().rev() {
+            let place = &mut ends[shard_of(*hash)];
+            *place -= 1;
+            by_shard[*place] = at as u32;
+        }
+        let starts = ends;
+        let ends = starts[1..].iter().copied().chain([texts.len()]);
+        for ((start, end), shard) in starts.iter().zip(ends).zip(&self.shards) {
+            if *start == end {
+                continue;
+            }
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for places in places.chunks(AHEAD) {
+            for places in by_shard[*start..end].chunks(AHEAD) {
                 // All that waits for memory at once: first who they seem to be, then what these are.
                 let mut seem = [MISSING; AHEAD];
                 for (seem, &at) in seem.iter_mut().zip(places) {
@@ -97,7 +121,6 @@ impl Dictionary {
                 }
             }
         }
-        codes
     }
 
     fn code_of_text(&self, shard: &mut Shard, half: u32, text: &str) -> u32 {

@@ -16,8 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Needed {
     /// Stored attributes.
     pub attributes: BTreeSet<String>,
-    /// Whether their numbers and stamps are read, too.
-    pub places: bool,
+    /// Whether their numbers are read, too.
+    pub numbers: bool,
+    /// Whether their stamps are.
+    pub stamps: bool,
 }
 
 impl Needed {
@@ -29,7 +31,9 @@ impl Needed {
             query.group.iter().for_each(|name| needed.add(name, &query.derived));
             for aggregate in query.aggregates.iter().filter(|aggregate| !counts_all(aggregate, &query.derived)) {
                 needed.add(&aggregate.attribute, &query.derived);
-                needed.places |= matches!(aggregate.op, AggregateOp::First | AggregateOp::Last);
+                let is_placed = matches!(aggregate.op, AggregateOp::First | AggregateOp::Last);
+                needed.numbers |= is_placed;
+                needed.stamps |= is_placed;
             }
         }
         needed
@@ -37,7 +41,7 @@ impl Needed {
 
     /// What a selection reads.
     pub fn by_selection(selection: &Selection) -> Needed {
-        let mut needed = Needed { places: true, ..Needed::default() };
+        let mut needed = Needed { numbers: true, stamps: true, ..Needed::default() };
         needed.add_filter(&selection.filter, &selection.derived);
         let sorted_by = selection.order.iter().map(|(name, _)| name);
         sorted_by.chain(&selection.columns).for_each(|name| needed.add(name, &selection.derived));
@@ -51,9 +55,10 @@ impl Needed {
     fn add(&mut self, name: &str, derived: &[Derived]) {
         let name = derived.iter().find(|derived| derived.name == name).map_or(name, |derived| &derived.source);
         match name {
-            "_tx" | "_rxid" | "timestamp.received" => self.places = true,
+            "_tx" | "_rxid" => self.numbers = true,
+            "timestamp.received" => self.stamps = true,
             "report.delay" => {
-                self.places = true;
+                self.stamps = true;
                 self.attributes.insert("timestamp".to_owned());
             }
             name => {

@@ -220,10 +220,12 @@ impl Layout {
             block.hide(others);
         }
         let is_within = |stamp: u64| self.span().contains(&Stamp::from_micros(stamp));
-        if !needed.places && block.stamps().is_some_and(|(first, last)| is_within(first) && is_within(last)) {
-            let hidden = block.hidden.take();
-            block = Block::without_places(block.rows()).with_columns(block.columns);
-            block.hidden = hidden;
+        let is_whole = block.stamps().is_some_and(|(first, last)| is_within(first) && is_within(last));
+        if !needed.stamps && is_whole {
+            block.stamp = Arc::default();
+        }
+        if !needed.numbers {
+            block.tx = Arc::default();
         }
         block
     }

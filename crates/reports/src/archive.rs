@@ -12,8 +12,10 @@ use crate::parquet::{self, File};
 use crate::recovery::{ASIDE, OpenError, Start, failed};
 use crate::segment::{LOG, Name, Place, Segment, Shelf};
 use model::{Attachment, ProjectId, Stamp, Tx};
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -269,9 +271,37 @@ impl Archive {
         Ok(())
     }
 
+    /// A file that is opened once somebody reads of it, unless it is already.
+    pub(crate) fn opening<'a>(&'a self, name: Name, archived: &'a Archived, opened: Option<File>) -> Opening<'a> {
+        Opening { archive: self, name, archived, opened: opened.map_or_else(OnceCell::new, OnceCell::from) }
+    }
+
+    /// Says that parts of a file will be read soon.
+    pub(crate) fn will_read(&self, name: Name, file: &Archived, parts: &[Range<u64>]) {
+        self.disk.will_read(&file.path(&self.folder, name), parts);
+    }
+
     /// Opens a file.
     pub(crate) fn open(&self, name: Name, file: &Archived) -> io::Result<File> {
         File::open(self.disk.clone(), &file.path(&self.folder, name))
+    }
+}
+
+/// A file that is opened at most once.
+pub(crate) struct Opening<'a> {
+    archive: &'a Archive,
+    pub(crate) name: Name,
+    pub(crate) archived: &'a Archived,
+    opened: OnceCell<File>,
+}
+
+impl Opening<'_> {
+    pub(crate) fn file(&self) -> io::Result<&File> {
+        if let Some(file) = self.opened.get() {
+            return Ok(file);
+        }
+        let file = self.archive.open(self.name, self.archived)?;
+        Ok(self.opened.get_or_init(|| file))
     }
 }
 

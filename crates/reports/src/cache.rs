@@ -5,7 +5,7 @@
 //! are, which is not kept: long texts of which nearly each is another take most of the time of a first look. Who asks for the
 //! attribute a second time gets all of it, and it stays.
 
-use crate::archive::Archive;
+use crate::archive::Opening;
 use crate::manifest::Archived;
 use crate::segment::Name;
 use columns::{Bits, Block, Column, Dictionaries, Needed, Sieve};
@@ -35,8 +35,10 @@ struct Files {
 struct Loaded {
     /// Blocks without columns.
     blocks: Vec<Block>,
-    /// Whether these have their places.
-    places: bool,
+    /// Whether these have their numbers.
+    numbers: bool,
+    /// Whether they have their stamps.
+    stamps: bool,
     /// Of these.
     bytes: usize,
     used: u64,
@@ -65,27 +67,25 @@ impl Cache {
     /// A file's blocks with what is needed. Rows that do not pass the sieve may be hidden.
     pub(crate) fn load(
         &self,
-        archive: &Archive,
-        name: Name,
-        file: &Archived,
+        opening: &Opening<'_>,
         needed: &Needed,
         sieve: Option<&Sieve<'_>>,
         dictionaries: &Dictionaries,
     ) -> io::Result<Vec<Arc<Block>>> {
-        let key = (name, file.project, file.generation);
+        let key = key(opening.name, opening.archived);
         loop {
             let missing = match self.look(key, needed) {
                 Ok(blocks) => return Ok(blocks),
                 Err(missing) => missing,
             };
             if let Some(sieve) = sieve
-                && let Some(blocks) = self.load_few(archive, (name, file), needed, &missing, sieve, dictionaries)?
+                && let Some(blocks) = self.load_few(opening, needed, &missing, sieve, dictionaries)?
             {
                 return Ok(blocks);
             }
             // Read without the lock: another thread may read the same meanwhile, and then one of the two copies goes.
             let before = dictionaries.bytes();
-            let read = archive.open(name, file)?.blocks(&missing, dictionaries)?;
+            let read = opening.file()?.blocks(&missing, dictionaries)?;
             let grown = dictionaries.bytes().saturating_sub(before);
             if let Some(blocks) = self.keep(key, needed, &missing, read, grown) {
                 return Ok(blocks);
@@ -96,8 +96,7 @@ impl Cache {
     /// The same when few rows pass the sieve, and of some attributes only these were ever asked for; `None` when it is not so.
     fn load_few(
         &self,
-        archive: &Archive,
-        (name, file): (Name, &Archived),
+        opening: &Opening<'_>,
         needed: &Needed,
         missing: &Needed,
         sieve: &Sieve<'_>,
@@ -107,19 +106,19 @@ impl Cache {
         if late.is_empty() {
             return Ok(None);
         }
-        let filtered = self.load(archive, name, file, sieve.needed(), None, dictionaries)?;
+        let filtered = self.load(opening, sieve.needed(), None, dictionaries)?;
         let passing: Vec<Bits> = filtered.iter().map(|block| sieve.rows(block)).collect();
         let late = match passing.iter().map(Bits::count).sum::<u64>() {
             0 => late,
-            rows if rows > file.reports / FEW => return Ok(None),
-            _ => self.taste((name, file.project, file.generation), late),
+            rows if rows > opening.archived.reports / FEW => return Ok(None),
+            _ => self.taste(key(opening.name, opening.archived), late),
         };
         if late.is_empty() {
             return Ok(None);
         }
-        let rest = Needed { attributes: &needed.attributes - &late, places: needed.places };
-        let blocks = self.load(archive, name, file, &rest, None, dictionaries)?;
-        let few = archive.open(name, file)?.columns_of(&late, &passing, dictionaries)?;
+        let rest = Needed { attributes: &needed.attributes - &late, ..*needed };
+        let blocks = self.load(opening, &rest, None, dictionaries)?;
+        let few = opening.file()?.columns_of(&late, &passing, dictionaries)?;
         let with_few = blocks.iter().zip(few).zip(passing).map(|((block, few), passing)| {
             let mut block = Block::clone(block);
             block.columns.extend(few);
@@ -146,8 +145,13 @@ impl Cache {
         let clock = files.clock;
         let loaded = files.files.get_mut(&key).ok_or_else(|| needed.clone())?;
         let attributes = needed.attributes.iter().filter(|name| !loaded.columns.contains_key(*name)).cloned().collect();
-        let missing = Needed { attributes, places: needed.places && !loaded.places };
+        let missing = Needed { attributes, numbers: needed.numbers && !loaded.numbers, stamps: needed.stamps && !loaded.stamps };
         if missing == Needed::default() { Ok(loaded.blocks(&needed.attributes, clock)) } else { Err(missing) }
+    }
+
+    /// What of it would have to be read.
+    pub(crate) fn missing(&self, name: Name, file: &Archived, needed: &Needed) -> Needed {
+        self.look(key(name, file), needed).err().unwrap_or_default()
     }
 
     /// Puts what was read to what is there; returns the blocks with all names, unless another query has let some go meanwhile.
@@ -156,9 +160,12 @@ impl Cache {
         let files = &mut *files;
         files.clock += 1;
         let loaded = files.files.entry(key).or_default();
-        if loaded.blocks.is_empty() || missing.places && !loaded.places {
-            loaded.blocks = read.iter().map(Block::bare).collect();
-            loaded.places = missing.places;
+        if loaded.blocks.is_empty() || missing.numbers || missing.stamps {
+            let mut blocks: Vec<Block> = read.iter().map(Block::bare).collect();
+            blocks.iter_mut().zip(&loaded.blocks).for_each(|(block, before)| block.take_places(before));
+            loaded.blocks = blocks;
+            loaded.numbers |= missing.numbers;
+            loaded.stamps |= missing.stamps;
             let bytes = NAME_BYTES + loaded.blocks.iter().map(Block::bytes).sum::<usize>();
             files.bytes = files.bytes + bytes - std::mem::replace(&mut loaded.bytes, bytes);
         }
@@ -169,11 +176,16 @@ impl Cache {
             files.bytes += column.bytes;
             files.bytes -= loaded.columns.insert(name.clone(), column).map_or(0, |twice| twice.bytes);
         }
-        let is_whole = loaded.places >= needed.places && needed.attributes.iter().all(|name| loaded.columns.contains_key(name));
+        let is_placed = loaded.numbers >= needed.numbers && loaded.stamps >= needed.stamps;
+        let is_whole = is_placed && needed.attributes.iter().all(|name| loaded.columns.contains_key(name));
         let blocks = is_whole.then(|| loaded.blocks(&needed.attributes, files.clock));
         files.shrink(self.limit_bytes);
         blocks
     }
+}
+
+fn key(name: Name, file: &Archived) -> Key {
+    (name, file.project, file.generation)
 }
 
 impl Loaded {
@@ -231,10 +243,10 @@ mod tests {
     }
 
     fn needed(names: &[&str], places: bool) -> Needed {
-        Needed { attributes: names.iter().map(|name| (*name).to_owned()).collect(), places }
+        Needed { attributes: names.iter().map(|name| (*name).to_owned()).collect(), numbers: places, stamps: places }
     }
 
-    fn key(number: u64) -> Key {
+    fn of(number: u64) -> Key {
         (Name { number, salt: 0 }, ProjectId(1), 0)
     }
 
@@ -243,19 +255,19 @@ mod tests {
         // Each column of 100 rows takes 864 bytes, the rest of a file 1,664.
         let cache = Cache::new(5_650);
         for (number, asked) in [(1, needed(&["a"], true)), (2, needed(&["a", "b"], true)), (1, needed(&["b"], false))] {
-            let missing = cache.look(key(number), &asked).err().expect("not there yet");
+            let missing = cache.look(of(number), &asked).err().expect("not there yet");
             assert_eq!(missing, asked);
             let read = vec![block(100, &["a"])];
-            let blocks = cache.keep(key(number), &asked, &missing, read, 0).expect("whole");
+            let blocks = cache.keep(of(number), &asked, &missing, read, 0).expect("whole");
             assert!(blocks[0].columns.keys().eq(asked.attributes.iter().filter(|name| *name == "a")));
         }
         // 1/a, 2/a, 2/b and 1/b have all found room: an attribute that is missing takes little.
-        assert!(cache.look(key(1), &needed(&["a", "b"], true)).is_ok());
+        assert!(cache.look(of(1), &needed(&["a", "b"], true)).is_ok());
         let read = vec![block(100, &["c"])];
-        cache.keep(key(1), &needed(&["c"], true), &needed(&["c"], false), read, 0).expect("whole");
+        cache.keep(of(1), &needed(&["c"], true), &needed(&["c"], false), read, 0).expect("whole");
         // The second file was unused for longest.
-        assert_eq!(cache.look(key(2), &needed(&["a"], true)).err(), Some(needed(&["a"], false)));
-        assert!(cache.look(key(1), &needed(&["a", "b", "c"], true)).is_ok());
+        assert_eq!(cache.look(of(2), &needed(&["a"], true)).err(), Some(needed(&["a"], false)));
+        assert!(cache.look(of(1), &needed(&["a", "b", "c"], true)).is_ok());
         is_accounted_for(&cache);
     }
 
@@ -263,14 +275,35 @@ mod tests {
     fn places_come_when_they_are_asked_for() {
         let cache = Cache::new(5_000);
         let without = || Block::without_places(100).with_columns(block(100, &["a"]).columns);
-        let blocks = cache.keep(key(1), &needed(&["a"], false), &needed(&["a"], false), vec![without()], 0).expect("whole");
+        let blocks = cache.keep(of(1), &needed(&["a"], false), &needed(&["a"], false), vec![without()], 0).expect("whole");
         assert_eq!((blocks[0].rows(), blocks[0].tx.len()), (100, 0));
-        assert_eq!(cache.look(key(1), &needed(&["a"], true)).err(), Some(needed(&[], true)));
-        let blocks = cache.keep(key(1), &needed(&["a"], true), &needed(&[], true), vec![block(100, &[])], 0).expect("whole");
+        assert_eq!(cache.look(of(1), &needed(&["a"], true)).err(), Some(needed(&[], true)));
+        let blocks = cache.keep(of(1), &needed(&["a"], true), &needed(&[], true), vec![block(100, &[])], 0).expect("whole");
         assert_eq!((blocks[0].tx.len(), blocks[0].columns.len()), (100, 1));
         // They stay when somebody reads something else without them.
-        cache.keep(key(1), &needed(&["b"], false), &needed(&["b"], false), vec![without()], 0).expect("whole");
-        assert!(cache.look(key(1), &needed(&["a", "b"], true)).is_ok_and(|blocks| blocks[0].tx.len() == 100));
+        cache.keep(of(1), &needed(&["b"], false), &needed(&["b"], false), vec![without()], 0).expect("whole");
+        assert!(cache.look(of(1), &needed(&["a", "b"], true)).is_ok_and(|blocks| blocks[0].tx.len() == 100));
+        is_accounted_for(&cache);
+    }
+
+    #[test]
+    fn numbers_and_stamps_come_apart_and_are_put_together() {
+        let cache = Cache::new(5_000);
+        let asked = |numbers, stamps| Needed { numbers, stamps, ..Needed::default() };
+        let read = |numbers: u64, stamps: u64| {
+            let mut block = Block::without_places(100);
+            block.tx = Arc::new(vec![1; 100 * numbers as usize]);
+            block.stamp = Arc::new(vec![2; 100 * stamps as usize]);
+            vec![block]
+        };
+        let places = |blocks: &[Arc<Block>]| (blocks[0].tx.len(), blocks[0].stamp.len());
+        let stamps = cache.keep(of(1), &asked(false, true), &asked(false, true), read(0, 1), 0).expect("whole");
+        assert_eq!(places(&stamps), (0, 100));
+        let missing = cache.look(of(1), &asked(true, true)).err().expect("no numbers yet");
+        assert_eq!(missing, asked(true, false));
+        let both = cache.keep(of(1), &asked(true, true), &missing, read(1, 0), 0).expect("whole");
+        assert_eq!(places(&both), (100, 100));
+        assert!(cache.look(of(1), &asked(true, true)).is_ok_and(|blocks| places(&blocks) == (100, 100)));
         is_accounted_for(&cache);
     }
 
@@ -278,7 +311,7 @@ mod tests {
     fn more_than_fits_is_answered_and_let_go() {
         let cache = Cache::new(1_000);
         let asked = needed(&["a"], true);
-        let blocks = cache.keep(key(1), &asked, &asked, vec![block(1_000, &["a"])], 0).expect("whole");
+        let blocks = cache.keep(of(1), &asked, &asked, vec![block(1_000, &["a"])], 0).expect("whole");
         assert_eq!((blocks.len(), blocks[0].columns.len()), (1, 1));
         let files = cache.files.lock().expect("no panic while held");
         assert_eq!((files.bytes, files.files.len()), (0, 0));

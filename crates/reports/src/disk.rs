@@ -1,8 +1,13 @@
 //! The disk as the log needs it: append, sync, rename, list. The seam at which tests put a disk that crashes (`sim`).
 
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, pread};
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A disk. Nothing written is durable before `sync`, no new, renamed or removed name before `sync_folder`.
@@ -17,6 +22,8 @@ pub trait Disk: Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// `length` bytes from `offset`; an early end is an error.
     fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+    /// Says that parts of a file will be read soon, so that they come meanwhile.
+    fn will_read(&self, _path: &Path, _parts: &[Range<u64>]) {}
     /// A file's length in bytes; `None` when there is no such file.
     fn length(&self, path: &Path) -> io::Result<Option<u64>>;
     /// Gives a file another name, replacing what had it.
@@ -74,9 +81,28 @@ impl Disk for RealDisk {
     }
 
     fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        fs::File::open(path)?.read_exact_at(&mut bytes, offset)?;
+        let file = fs::File::open(path)?;
+        // Not cleared before it is filled, which would take about as long.
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let at = offset + bytes.len() as u64;
+            match pread(&file, spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(length);
         Ok(bytes)
+    }
+
+    fn will_read(&self, path: &Path, parts: &[Range<u64>]) {
+        let Ok(file) = fs::File::open(path) else { return };
+        for part in parts {
+            let length = NonZeroU64::new(part.end.saturating_sub(part.start));
+            // Where it does not work the bytes are read when they are asked for.
+            let _ = length.map(|length| fadvise(&file, part.start, Some(length), Advice::WillNeed));
+        }
     }
 
     fn length(&self, path: &Path) -> io::Result<Option<u64>> {

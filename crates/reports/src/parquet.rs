@@ -5,6 +5,7 @@
 //! of kind `InvalidData` and never as other values.
 
 mod checked;
+mod delta;
 mod group;
 #[cfg(test)]
 mod judge;
@@ -16,6 +17,7 @@ mod schema;
 mod tests;
 mod write;
 
+pub(crate) use checked::END_BYTES;
 pub(crate) use read::File;
 pub(crate) use write::write;
 
@@ -27,10 +29,11 @@ const PROJECT: &str = "crashmeter.project";
 /// Where a file says which attributes have values in `_more`, and how many.
 const MORE_NAMES: &str = "crashmeter.more";
 
-/// Where a file says in which form it is; one that does not say is in the first, which has no outlines.
+/// Where a file says in which form it is; one that does not say is in the first, which has no outlines. From the third on texts of
+/// which nearly each is another stand behind their lengths.
 const FORM: &str = "crashmeter.form";
 /// The form that is written.
-const FORM_NOW: u32 = 2;
+const FORM_NOW: u32 = 3;
 
 /// A file is not what was once written.
 fn damaged(what: &str) -> io::Error {

@@ -1,20 +1,22 @@
 //! What one project has over a span, block by block: recent reports from memory, older ones from the archive through the cache of
 //! columns, and what is in neither from the log.
 
-use crate::archive::Archive;
+use crate::archive::{Archive, Opening};
 use crate::cache::Cache;
 use crate::codec::Entry;
 use crate::manifest::Archived;
 use crate::memory::{Held, Memory};
 use crate::overlay::Amended;
+use crate::parquet::{END_BYTES, File};
 use crate::segment::{Chunk, Name, Segment};
 use columns::{Bits, Block, Builder, Column, Dictionaries, MISSING, Needed, Sieve};
 use model::query::received;
 use model::{ProjectId, Query, Selection, Stamp, Tx, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Which reports a reader sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,7 @@ pub(crate) struct Extent<'a> {
     amended: Option<Arc<Amended>>,
     dictionaries: Arc<Dictionaries>,
     parts: Vec<Part>,
+    ahead: Ahead,
 }
 
 impl<'a> Extent<'a> {
@@ -109,7 +112,7 @@ impl<'a> Extent<'a> {
         // A row with another value may pass where it would not as it is in the file.
         let is_changed = |amended: &Arc<Amended>| amended.values.keys().any(|name| needed.attributes.contains(name));
         let sieves = !amended.as_ref().is_some_and(is_changed);
-        Extent { archive, cache, project, reads, sieves, older, amended, dictionaries, parts }
+        Extent { archive, cache, project, reads, sieves, older, amended, dictionaries, parts, ahead: Ahead::default() }
     }
 
     /// How many parts there are.
@@ -122,7 +125,10 @@ impl<'a> Extent<'a> {
         let blocks = match &self.parts[part] {
             Part::Held(block) => vec![block.clone()],
             Part::Counted(reports) => return Ok(vec![Arc::new(Block::without_places(*reports as usize))]),
-            older => self.load_older(older)?,
+            older => {
+                self.read_ahead(part);
+                self.load_older(older, self.ahead.take(part))?
+            }
         };
         Ok(match &self.amended {
             None => blocks,
@@ -130,16 +136,36 @@ impl<'a> Extent<'a> {
         })
     }
 
-    fn load_older(&self, part: &Part) -> io::Result<Vec<Arc<Block>>> {
+    /// Has the next files come while this one is worked at: their ends, which say where everything is, earlier than their columns.
+    fn read_ahead(&self, part: usize) {
+        let files = |parts: Range<usize>| {
+            let named = |at: usize| if let Part::Archived(name, file) = &self.parts[at] { Some((at, *name, file)) } else { None };
+            let missing = |(at, name, file)| (at, name, file, self.cache.missing(name, file, &self.needed_of(file)));
+            parts.filter_map(named).map(missing).filter(|(.., missing)| *missing != Needed::default())
+        };
+        for (_, name, file, _) in files(self.ahead.ends(part, self.parts.len())) {
+            let end = file.bytes.saturating_sub(END_BYTES)..file.bytes;
+            self.archive.will_read(name, file, std::slice::from_ref(&end));
+        }
+        for (at, name, file, missing) in files(self.ahead.columns(part, self.parts.len())) {
+            // What is wrong with it is said when its turn comes.
+            if let Ok(opened) = self.archive.open(name, file) {
+                self.archive.will_read(name, file, &opened.parts_of(&missing));
+                self.ahead.put(at, opened);
+            }
+        }
+    }
+
+    fn load_older(&self, part: &Part, opened: Option<File>) -> io::Result<Vec<Arc<Block>>> {
         let (name, loaded) = match part {
-            Part::Archived(name, file) => (*name, self.load_file(*name, file)),
+            Part::Archived(name, file) => (*name, self.load_file(&self.archive.opening(*name, file, opened))),
             Part::Log(name) => (*name, self.load_log(*name)),
             Part::Held(_) | Part::Counted(_) => unreachable!("nothing is left to load of it"),
         };
         let blocks = match loaded {
             // It has been moved or rewritten since the parts were listed: look again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => match part_of(self.archive, name, self.project, &self.older) {
-                Some(again) if !again.is_same(part) => return self.load_older(&again),
+                Some(again) if !again.is_same(part) => return self.load_older(&again, None),
                 None => return Ok(Vec::new()),
                 Some(_) => return Err(error),
             },
@@ -149,14 +175,15 @@ impl<'a> Extent<'a> {
         Ok(blocks.into_iter().map(|block| clip(block, &self.older)).collect())
     }
 
-    fn load_file(&self, name: Name, file: &Archived) -> io::Result<Vec<Arc<Block>>> {
-        let is_whole = is_within(file, &self.older);
-        // Stamps tell which rows are in the span, numbers which ones have been changed.
-        let needed = &self.reads.needed;
-        let places = needed.places || !is_whole || self.amended.is_some();
-        let needed = Needed { attributes: needed.attributes.clone(), places };
+    fn load_file(&self, opening: &Opening<'_>) -> io::Result<Vec<Arc<Block>>> {
         let sieve = self.reads.sieve.as_ref().filter(|_| self.sieves);
-        self.cache.load(self.archive, name, file, &needed, sieve, &self.dictionaries)
+        self.cache.load(opening, &self.needed_of(opening.archived), sieve, &self.dictionaries)
+    }
+
+    /// What is read of a file: stamps too where they tell which rows are in the span, numbers where they tell which have been changed.
+    fn needed_of(&self, file: &Archived) -> Needed {
+        let Needed { attributes, numbers, stamps } = self.reads.needed.clone();
+        Needed { attributes, numbers: numbers || self.amended.is_some(), stamps: stamps || !is_within(file, &self.older) }
     }
 
     fn load_log(&self, name: Name) -> io::Result<Vec<Arc<Block>>> {
@@ -182,6 +209,45 @@ impl<'a> Extent<'a> {
         }
         Ok(if builder.rows() == 0 { Vec::new() } else { vec![Arc::new(builder.freeze())] })
     }
+}
+
+/// How far the reading of a span's files is ahead of who works at them.
+#[derive(Default)]
+struct Ahead {
+    /// Parts whose ends have been asked for are before this, those whose columns have been before the other.
+    ends: AtomicUsize,
+    columns: AtomicUsize,
+    /// Files of parts whose turn has not come.
+    opened: Mutex<BTreeMap<usize, File>>,
+}
+
+/// Parts ahead of the one that is loaded.
+const ENDS_AHEAD: usize = 8;
+const COLUMNS_AHEAD: usize = 3;
+
+impl Ahead {
+    /// Parts whose ends are to be asked for when one of so many is loaded; no two threads get the same.
+    fn ends(&self, part: usize, parts: usize) -> Range<usize> {
+        claim(&self.ends, parts.min(part + 1 + ENDS_AHEAD))
+    }
+
+    /// The same for columns.
+    fn columns(&self, part: usize, parts: usize) -> Range<usize> {
+        claim(&self.columns, parts.min(part + 1 + COLUMNS_AHEAD))
+    }
+
+    fn put(&self, part: usize, file: File) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(part, file);
+    }
+
+    fn take(&self, part: usize) -> Option<File> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).remove(&part)
+    }
+}
+
+/// What is between a mark and where it is moved to.
+fn claim(mark: &AtomicUsize, to: usize) -> Range<usize> {
+    mark.fetch_max(to, Ordering::Relaxed)..to
 }
 
 impl Part {

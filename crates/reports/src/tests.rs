@@ -2,6 +2,7 @@
 
 use crate::archiver::Work;
 use crate::clock::{Clock, Reading};
+use crate::disk::{Appender, Disk};
 use crate::reader::{Extent, Reads};
 use crate::sim::{Fault, SimDisk};
 use crate::{AppendError, Cancel, Change, RealDisk, Reports, Retention, Settings, SystemClock, View};
@@ -14,9 +15,9 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 const PROJECT: ProjectId = ProjectId(1);
 const START: u64 = 1_800_000_000;
@@ -391,6 +392,102 @@ fn a_query_misses_nothing_of_a_segment_that_leaves_the_log_meanwhile() {
     });
 }
 
+/// A disk that notes what is read of the archive, and what it is told will be.
+#[derive(Default)]
+struct Watched {
+    disk: SimDisk,
+    read: Mutex<Vec<(PathBuf, Range<u64>)>>,
+    told: Mutex<Vec<(PathBuf, Range<u64>)>>,
+}
+
+impl Disk for Watched {
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        self.disk.create_folder(folder)
+    }
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(folder)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
+        self.disk.create(path)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.disk.read(path)
+    }
+    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        if path.extension().is_some_and(|extension| extension == "parquet") {
+            self.read.lock().expect("no panic while held").push((path.to_owned(), offset..offset + length as u64));
+        }
+        self.disk.read_at(path, offset, length)
+    }
+    fn will_read(&self, path: &Path, parts: &[Range<u64>]) {
+        self.told.lock().expect("no panic while held").extend(parts.iter().map(|part| (path.to_owned(), part.clone())));
+    }
+    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
+        self.disk.length(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.disk.sync_folder(folder)
+    }
+}
+
+#[test]
+fn what_a_question_reads_of_the_archive_is_told_to_the_disk_before_and_read_once() {
+    block_on(async {
+        let (disk, clock) = (SimDisk::default(), Arc::default());
+        // A segment for each report.
+        let each = |memory_bytes| Settings { segment_bytes: 1, memory_bytes, ..SMALL };
+        let reports = open(&disk, &clock, each(SMALL.memory_bytes));
+        for n in 0..30u64 {
+            reports.append(PROJECT, report(None, &[("text", format!("text {n}").into())])).await.expect("taken");
+            clock.advance(3_600);
+        }
+        archive_all(&reports, false);
+        drop(reports);
+        let watched = Arc::new(Watched { disk, ..Watched::default() });
+        let opened = Reports::open(Path::new("/data"), watched.clone(), clock, Stamp::ZERO, each(SMALL.memory_bytes));
+        let (reports, _) = opened.expect("opens");
+        let taken = |noted: &Mutex<Vec<(PathBuf, Range<u64>)>>| std::mem::take(&mut *noted.lock().expect("no panic while held"));
+        taken(&watched.read);
+        let query = Query { group: vec!["text".to_owned()], ..Query::default() };
+        let reads = Reads::queries(PROJECT, &[&query]);
+        let (span, view) = (always(), View::Current);
+        let extent = Extent::new(&reports.shared.memory, &reports.archive, &reports.cache, PROJECT, &span, view, &reads);
+        assert!(extent.parts() > 20, "more parts than are read ahead: {}", extent.parts());
+        let (mut told, mut ends) = (Vec::new(), BTreeSet::new());
+        for part in 0..extent.parts() {
+            extent.load(part).expect("readable");
+            told.extend(taken(&watched.told));
+            for (path, read) in taken(&watched.read) {
+                let length = watched.length(&path).expect("readable").expect("there");
+                if read.end == length {
+                    assert!(ends.insert(path), "opened once");
+                    continue;
+                }
+                let is_within = |told: &Range<u64>| read.start <= told.start && told.end <= read.end;
+                assert!(told.iter().any(|(of, told)| *of == path && is_within(told)), "{path:?} {read:?} of {length}");
+            }
+        }
+        assert!(ends.iter().all(|path| told.iter().any(|(of, _)| of == path)));
+        assert!(ends.len() > 20);
+        // What is in memory by now is not read ahead again.
+        drop(reports);
+        let (reports, _) =
+            Reports::open(Path::new("/data"), watched.clone(), Arc::<HandClock>::default(), Stamp::ZERO, each(1 << 20)).expect("opens");
+        for round in 0..2 {
+            taken(&watched.read);
+            taken(&watched.told);
+            reports.evaluate(PROJECT, always(), View::Current, &[&query], &Cancel::default()).expect("read").remove(0).expect("answered");
+            assert_eq!((taken(&watched.read).is_empty(), taken(&watched.told).is_empty()), (round == 1, round == 1));
+        }
+    });
+}
+
 #[test]
 fn of_what_few_reports_pass_only_these_are_read_until_somebody_asks_again() {
     block_on(async {
@@ -436,7 +533,7 @@ fn a_folder_of_every_form_that_was_ever_written_opens_and_is_written_anew_withou
             if path.is_dir() { copy(&path, &to) } else { _ = std::fs::copy(&path, &to).expect("copied") }
         }
     }
-    for form in ["form-1", "form-2"] {
+    for form in ["form-1", "form-2", "form-3"] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(form), folder.path());
         block_on(async {

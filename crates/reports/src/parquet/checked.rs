@@ -12,6 +12,7 @@ use super::damaged;
 use crate::disk::{Appender, Disk};
 use ::parquet::errors::{ParquetError, Result as ParquetResult};
 use ::parquet::file::reader::{ChunkReader, Length};
+use bytes::buf::Reader;
 use bytes::{Buf, Bytes};
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -23,7 +24,7 @@ const BLOCK_BYTES: usize = 16 << 10;
 /// How much is handed to the disk at once.
 const APPEND_BYTES: usize = 1 << 20;
 /// Read from the end of a file at first; most footers and checksums fit.
-const END_BYTES: u64 = 64 << 10;
+pub(crate) const END_BYTES: u64 = 64 << 10;
 /// At both ends of a Parquet file.
 pub(super) const MAGIC: &[u8; 4] = b"PAR1";
 /// What stands behind the footer: its length and the magic.
@@ -186,6 +187,49 @@ impl ChunkReader for Source {
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
         let end = start.checked_add(length as u64).ok_or_else(|| ParquetError::EOF("beyond the end".to_owned()))?;
         Ok(self.read(start..end)?)
+    }
+}
+
+/// A part of a file, read and checked at one time. Places in it are those in the file.
+pub(super) struct Whole {
+    start: u64,
+    content: Bytes,
+}
+
+impl Source {
+    /// Reads a part at one time.
+    pub(super) fn whole(&self, range: Range<u64>) -> io::Result<Whole> {
+        Ok(Whole { start: range.start, content: self.read(range)? })
+    }
+}
+
+impl Whole {
+    fn from(&self, start: u64) -> ParquetResult<Bytes> {
+        let at = start.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
+        let at = at.filter(|at| *at <= self.content.len()).ok_or_else(|| ParquetError::EOF("outside of the part".to_owned()))?;
+        Ok(self.content.slice(at..))
+    }
+}
+
+impl Length for Whole {
+    fn len(&self) -> u64 {
+        self.start + self.content.len() as u64
+    }
+}
+
+impl ChunkReader for Whole {
+    type T = Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Reader<Bytes>> {
+        Ok(self.from(start)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        let mut rest = self.from(start)?;
+        if rest.len() < length {
+            return Err(ParquetError::EOF("beyond the end of the part".to_owned()));
+        }
+        Ok(rest.split_to(length))
     }
 }
 

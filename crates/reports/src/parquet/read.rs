@@ -6,6 +6,7 @@ use super::schema::{ATTACHMENTS, Kind, MORE, OUTLINE, Part, RAW, STAMP, TX, UUID
 use super::{FORM, FORM_NOW, MORE_NAMES, PROJECT, damaged, disk_error, outline, pages};
 use crate::codec::StoredReport;
 use crate::disk::Disk;
+use ::parquet::column::page::PageReader;
 use ::parquet::column::reader::ColumnReaderImpl;
 use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, Int64Type};
 use ::parquet::errors::{ParquetError, Result as ParquetResult};
@@ -17,6 +18,7 @@ use columns::{Bits, Block, Column, Dictionaries, Dictionary, MISSING, Needed, Pr
 use model::{Attachment, Attributes, ProjectId, Report, ReportId, Stamp, Tx, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,10 +66,28 @@ impl File {
     /// What is needed, a block a row group. An attribute that has no value in a block has no column there.
     pub(crate) fn blocks(&self, needed: &Needed, dictionaries: &Dictionaries) -> io::Result<Vec<Block>> {
         let block = |group: usize| {
-            let bare = if needed.places { self.places(group)? } else { Block::without_places(self.rows(group)) };
-            Ok(bare.with_columns(self.columns_in(group, &needed.attributes, None, dictionaries)?))
+            let mut block = Block::without_places(self.rows(group));
+            if needed.numbers {
+                block.tx = Arc::new(self.numbers(group, TX)?);
+            }
+            if needed.stamps {
+                block.stamp = Arc::new(self.numbers(group, STAMP)?);
+            }
+            Ok(block.with_columns(self.columns_in(group, &needed.attributes, None, dictionaries)?))
         };
         (0..self.metadata.num_row_groups()).map(|group| block(group).map_err(disk_error)).collect()
+    }
+
+    /// Where all that is needed is.
+    pub(crate) fn parts_of(&self, needed: &Needed) -> Vec<Range<u64>> {
+        let ours =
+            [(needed.numbers, TX), (needed.stamps, STAMP), (needed.attributes.iter().any(|name| self.more.contains_key(name)), MORE)];
+        let ours = ours.iter().filter(|(is_needed, _)| *is_needed).map(|(_, place)| *place);
+        let theirs = self.parts.iter().filter(|(_, part)| needed.attributes.contains(&part.attribute)).map(|(place, _)| *place);
+        let places: Vec<usize> = ours.chain(theirs).collect();
+        let groups = 0..self.metadata.num_row_groups();
+        // Where one is nowhere, reading it will say so.
+        groups.flat_map(|group| places.iter().filter_map(move |place| self.range(group, *place).ok())).collect()
     }
 
     /// Columns of the named attributes by row group, of which texts are there only in the rows wanted.
@@ -86,13 +106,12 @@ impl File {
     pub(crate) fn report(&self, tx: Tx) -> io::Result<Option<StoredReport>> {
         let find = || {
             for group in 0..self.metadata.num_row_groups() {
-                if self.may_have(group, tx) {
-                    let txs = self.every::<Int64Type>(group, TX)?;
-                    if let Some(row) = txs.iter().position(|one| *one as u64 == tx.0) {
-                        let mut rows = Rows::open(self, group)?;
-                        rows.skip(row)?;
-                        return Ok(rows.next(1)?.pop());
-                    }
+                if self.may_have(group, tx)
+                    && let Some(row) = self.numbers(group, TX)?.iter().position(|one| *one == tx.0)
+                {
+                    let mut rows = Rows::open(self, group)?;
+                    rows.skip(row)?;
+                    return Ok(rows.next(1)?.pop());
                 }
             }
             Ok(None)
@@ -109,7 +128,7 @@ impl File {
     pub(crate) fn attachments(&self, visit: &mut dyn FnMut(&Attachment)) -> io::Result<()> {
         let mut all = || -> ParquetResult<()> {
             for group in 0..self.metadata.num_row_groups() {
-                for list in self.cells::<ByteArrayType>(group, ATTACHMENTS)?.next(self.rows(group))?.1 {
+                for list in self.cells::<ByteArrayType>(ATTACHMENTS, self.all_pages(group, ATTACHMENTS)?).next(self.rows(group))?.1 {
                     read_attachments(Some(&list))?.iter().for_each(&mut *visit);
                 }
             }
@@ -134,28 +153,39 @@ impl File {
         statistics.and_then(Statistics::null_count_opt).is_some_and(|missing| missing == self.rows(group) as u64)
     }
 
-    fn pages(&self, group: usize, place: usize) -> ParquetResult<SerializedPageReader<Source>> {
+    /// Pages of a column, found one by one through its index: for who goes through rows, or to one of them.
+    fn page_by_page(&self, group: usize, place: usize) -> ParquetResult<Box<dyn PageReader>> {
         let chunk = self.metadata.row_group(group).column(place);
         let index = chunk.offset_index_range().ok_or_else(|| damaged("a column has no index"))?;
         let index = decode_offset_index(&self.source.read(index)?)?;
-        SerializedPageReader::new(Arc::new(self.source.clone()), chunk, self.rows(group), Some(index.page_locations))
+        let pages = SerializedPageReader::new(Arc::new(self.source.clone()), chunk, self.rows(group), Some(index.page_locations))?;
+        Ok(Box::new(pages))
     }
 
-    fn cells<T: DataType>(&self, group: usize, place: usize) -> ParquetResult<Cells<T>> {
+    /// The same for who needs them all: they are read at one time.
+    fn all_pages(&self, group: usize, place: usize) -> ParquetResult<Box<dyn PageReader>> {
+        let whole = self.source.whole(self.range(group, place)?)?;
+        let chunk = self.metadata.row_group(group).column(place);
+        Ok(Box::new(SerializedPageReader::new(Arc::new(whole), chunk, self.rows(group), None)?))
+    }
+
+    /// Where a column's pages are.
+    fn range(&self, group: usize, place: usize) -> io::Result<Range<u64>> {
+        let chunk = self.metadata.row_group(group).column(place);
+        let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+        let end = start.checked_add(chunk.compressed_size()).and_then(|end| u64::try_from(end).ok());
+        u64::try_from(start).ok().zip(end).map(|(start, end)| start..end).ok_or_else(|| damaged("a column is nowhere"))
+    }
+
+    fn cells<T: DataType>(&self, place: usize, pages: Box<dyn PageReader>) -> Cells<T> {
         let column = self.metadata.file_metadata().schema_descr().column(place);
         let is_optional = column.max_def_level() > 0;
-        Ok(Cells { reader: ColumnReaderImpl::new(column, Box::new(self.pages(group, place)?)), is_optional })
+        Cells { reader: ColumnReaderImpl::new(column, pages), is_optional }
     }
 
-    /// A whole column that has a value in every row.
-    fn every<T: DataType>(&self, group: usize, place: usize) -> ParquetResult<Vec<T::T>> {
-        Ok(self.cells::<T>(group, place)?.next(self.rows(group))?.1)
-    }
-
-    /// The rows of a row group without columns.
-    fn places(&self, group: usize) -> ParquetResult<Block> {
-        let unsigned = |numbers: Vec<i64>| numbers.into_iter().map(|number| number as u64).collect::<Vec<u64>>();
-        Ok(Block::new(unsigned(self.every::<Int64Type>(group, TX)?), unsigned(self.every::<Int64Type>(group, STAMP)?)))
+    /// A whole column of ours that has a number in every row.
+    fn numbers(&self, group: usize, place: usize) -> ParquetResult<Vec<u64>> {
+        pages::numbers(self.all_pages(group, place)?.as_mut(), self.rows(group))
     }
 
     fn columns_in(
@@ -191,7 +221,7 @@ impl File {
     /// Numbers, with 0 in rows that have none.
     fn native<T: DataType>(&self, group: usize, place: usize) -> ParquetResult<(Present, Vec<T::T>)> {
         let rows = self.rows(group);
-        let (levels, values) = self.cells::<T>(group, place)?.next(rows)?;
+        let (levels, values) = self.cells::<T>(place, self.all_pages(group, place)?).next(rows)?;
         if values.len() == rows {
             return Ok((None, values));
         }
@@ -213,10 +243,10 @@ impl File {
         let mut codes = vec![MISSING; rows];
         for &(place, kind) in parts {
             if kind == Kind::Text {
-                pages::codes(&mut self.pages(group, place)?, &dictionary, wanted, &mut codes)?;
+                pages::codes(self.all_pages(group, place)?.as_mut(), &dictionary, wanted, &mut codes)?;
                 continue;
             }
-            let values = AnyCells::open(self, group, place, kind)?.next(rows)?;
+            let values = AnyCells::new(self, place, kind, self.all_pages(group, place)?).next(rows)?;
             let present = || values.iter().enumerate().filter_map(|(row, value)| Some((row, value.as_ref()?)));
             let given = dictionary.intern_all(present().map(|(_, value)| value));
             present().zip(given).for_each(|((row, _), code)| codes[row] = code);
@@ -229,7 +259,7 @@ impl File {
     /// Values of some attributes that have no column, with their rows.
     fn rare<'n>(&self, group: usize, names: &BTreeSet<&'n String>) -> ParquetResult<BTreeMap<&'n String, Vec<(usize, Value)>>> {
         let mut found: BTreeMap<&String, Vec<(usize, Value)>> = BTreeMap::new();
-        let objects = self.cells::<ByteArrayType>(group, MORE)?.spread(self.rows(group))?;
+        let objects = self.cells::<ByteArrayType>(MORE, self.all_pages(group, MORE)?).spread(self.rows(group))?;
         for (row, object) in objects.iter().enumerate() {
             let mut object = read_more(object.as_ref())?;
             for name in names {
@@ -295,18 +325,19 @@ impl<'f> Rows<'f> {
     fn open(file: &'f File, group: usize) -> ParquetResult<Rows<'f>> {
         let mut opened = Vec::new();
         for (place, part) in file.parts.iter().filter(|(place, _)| !file.is_empty(group, *place)) {
-            opened.push((part, AnyCells::open(file, group, *place, part.kind)?));
+            opened.push((part, AnyCells::new(file, *place, part.kind, file.page_by_page(group, *place)?)));
         }
+        let pages = |place: usize| file.page_by_page(group, place);
         Ok(Rows {
             file,
             left: file.rows(group),
-            txs: file.cells(group, TX)?,
-            stamps: file.cells(group, STAMP)?,
-            ids: file.cells(group, UUID)?,
-            attachments: file.cells(group, ATTACHMENTS)?,
-            more: file.cells(group, MORE)?,
-            bodies: file.cells(group, RAW)?,
-            outlines: if file.has_outlines { Some(file.cells(group, OUTLINE)?) } else { None },
+            txs: file.cells(TX, pages(TX)?),
+            stamps: file.cells(STAMP, pages(STAMP)?),
+            ids: file.cells(UUID, pages(UUID)?),
+            attachments: file.cells(ATTACHMENTS, pages(ATTACHMENTS)?),
+            more: file.cells(MORE, pages(MORE)?),
+            bodies: file.cells(RAW, pages(RAW)?),
+            outlines: if file.has_outlines { Some(file.cells(OUTLINE, pages(OUTLINE)?)) } else { None },
             parts: opened,
         })
     }
@@ -385,7 +416,7 @@ impl<T: DataType> Cells<T> {
 
     /// For each row 1 or 0, and the values of those that have 1. Where every row must have a value there are only these.
     fn next(&mut self, rows: usize) -> ParquetResult<(Vec<i16>, Vec<T::T>)> {
-        let (mut levels, mut values) = (Vec::new(), Vec::new());
+        let (mut levels, mut values) = (Vec::with_capacity(if self.is_optional { rows } else { 0 }), Vec::with_capacity(rows));
         let (read, ..) = self.reader.read_records(rows, self.is_optional.then_some(&mut levels), None, &mut values)?;
         if read == rows { Ok((levels, values)) } else { Err(too_few_rows()) }
     }
@@ -415,14 +446,14 @@ enum AnyCells {
 }
 
 impl AnyCells {
-    fn open(file: &File, group: usize, place: usize, kind: Kind) -> ParquetResult<AnyCells> {
-        Ok(match kind {
-            Kind::Text => AnyCells::Text(file.cells(group, place)?),
-            Kind::Int => AnyCells::Int(file.cells(group, place)?),
-            Kind::UInt => AnyCells::UInt(file.cells(group, place)?),
-            Kind::Float => AnyCells::Float(file.cells(group, place)?),
-            Kind::Bool => AnyCells::Bool(file.cells(group, place)?),
-        })
+    fn new(file: &File, place: usize, kind: Kind, pages: Box<dyn PageReader>) -> AnyCells {
+        match kind {
+            Kind::Text => AnyCells::Text(file.cells(place, pages)),
+            Kind::Int => AnyCells::Int(file.cells(place, pages)),
+            Kind::UInt => AnyCells::UInt(file.cells(place, pages)),
+            Kind::Float => AnyCells::Float(file.cells(place, pages)),
+            Kind::Bool => AnyCells::Bool(file.cells(place, pages)),
+        }
     }
 
     fn skip(&mut self, rows: usize) -> ParquetResult<()> {

@@ -248,7 +248,7 @@ fn small() -> (Vec<StoredReport>, SimDisk) {
 }
 
 fn needed(names: &BTreeSet<String>) -> Needed {
-    Needed { attributes: names.clone(), places: true }
+    Needed { attributes: names.clone(), numbers: true, stamps: true }
 }
 
 /// Everything that can be read.

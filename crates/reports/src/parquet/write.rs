@@ -11,7 +11,7 @@ use crate::disk::{Disk, write_piecewise};
 use ::parquet::basic::{Compression, Encoding, ZstdLevel};
 use ::parquet::column::writer::{ColumnCloseResult, ColumnWriterImpl, get_column_writer, get_typed_column_writer};
 use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, Int64Type};
-use ::parquet::errors::Result as ParquetResult;
+use ::parquet::errors::{ParquetError, Result as ParquetResult};
 use ::parquet::file::metadata::page_index::PageIndexBuilder;
 use ::parquet::file::metadata::{
     ColumnChunkMetaData, FileMetaData, KeyValue, ParquetMetaDataBuilder, ParquetMetaDataWriter, RowGroupMetaData,
@@ -31,6 +31,9 @@ const DICTIONARY_BYTES: usize = 1 << 30;
 const BATCH: usize = 4_096;
 /// What the crate calls its middle.
 const ZSTD_LEVEL: i32 = 3;
+/// For texts of which nearly each is another: what higher levels find to repeat in them is by chance, takes longer to write and to
+/// read, and is no shorter.
+const ZSTD_LEVEL_OF_TEXTS: i32 = 1;
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,7 +221,9 @@ struct Encodings {
     words: WriterPropertiesPtr,
     /// For whole numbers that ascend or lie close together.
     deltas: WriterPropertiesPtr,
-    /// For values of which nearly each is another.
+    /// For texts of which nearly each is another: all lengths, then all letters.
+    texts: WriterPropertiesPtr,
+    /// For other values of which nearly each is another.
     singles: WriterPropertiesPtr,
     /// The same where least and greatest say nothing.
     blobs: WriterPropertiesPtr,
@@ -226,15 +231,17 @@ struct Encodings {
 
 impl Encodings {
     fn new() -> ParquetResult<Encodings> {
-        let compression = Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?);
+        let compression = |level| Ok::<_, ParquetError>(Compression::ZSTD(ZstdLevel::try_new(level)?));
+        let (usual, of_texts) = (compression(ZSTD_LEVEL)?, compression(ZSTD_LEVEL_OF_TEXTS)?);
         let common = |statistics| {
-            WriterProperties::builder().set_compression(compression).set_dictionary_enabled(false).set_statistics_enabled(statistics)
+            WriterProperties::builder().set_compression(usual).set_dictionary_enabled(false).set_statistics_enabled(statistics)
         };
         let chunk = || common(EnabledStatistics::Chunk);
         Ok(Encodings {
             schema: schema(Kind::ALL.iter().map(|kind| (kind.suffix(), *kind)))?,
             words: Arc::new(chunk().set_dictionary_enabled(true).set_dictionary_page_size_limit(DICTIONARY_BYTES).build()),
             deltas: Arc::new(chunk().set_encoding(Encoding::DELTA_BINARY_PACKED).build()),
+            texts: Arc::new(chunk().set_compression(of_texts).set_encoding(Encoding::DELTA_LENGTH_BYTE_ARRAY).build()),
             singles: Arc::new(chunk().build()),
             blobs: Arc::new(common(EnabledStatistics::None).build()),
         })
@@ -295,7 +302,7 @@ impl Encodings {
         match values {
             Values::Text(texts) => {
                 let (codes, words) = texts.into_parts();
-                self.some::<ByteArrayType, u32>(out, place, how(&self.singles), rows, codes, |code| words[code as usize].clone())
+                self.some::<ByteArrayType, u32>(out, place, how(&self.texts), rows, codes, |code| words[code as usize].clone())
             }
             Values::Int(numbers) | Values::UInt(numbers) => {
                 self.some::<Int64Type, i64>(out, place, how(&self.deltas), rows, numbers, |number| number)
