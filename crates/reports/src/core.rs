@@ -6,7 +6,7 @@ use crate::clock::{Clock, ClockStatus, ServiceClock};
 use crate::codec::{Entry, StoredReport};
 use crate::disk::Disk;
 use crate::ids::{self, Closed, Id, Seen, Table};
-use crate::index::{self, Digest, fingerprint, short_hash};
+use crate::index::{self, Digest, Hashes, fingerprint, short_hash};
 use crate::log::{CommitError, Log};
 use crate::memory::Memory;
 use crate::names::Names;
@@ -15,8 +15,9 @@ use crate::recovery::{self, OpenError, Recovery, Start};
 use crate::segment::Name;
 #[cfg(test)]
 use crate::segment::Shelf;
+use hashbrown::DefaultHashBuilder;
 use model::{Attachment, NewReport, ProjectId, Report, Stamp, Tx};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,7 +79,7 @@ pub(crate) struct Core {
     /// Of the open segment.
     digest: Digest,
     closed_ids: Closed,
-    fingerprints: HashSet<u64>,
+    fingerprints: Hashes,
 }
 
 /// The service clock, read by the writer for stamps and by others for the time.
@@ -106,8 +107,11 @@ struct Group {
     entries: Vec<Entry>,
     outcomes: Vec<Outcome>,
     last_tx: HashMap<ProjectId, Tx>,
-    ids: HashMap<Id, Tx>,
-    fingerprints: HashSet<u64>,
+    ids: HashMap<Id, Tx, DefaultHashBuilder>,
+    /// Short hash of the fingerprint of each report.
+    kinds: Vec<u64>,
+    /// Those that were not known.
+    fingerprints: Hashes,
 }
 
 /// What `Core::open` comes to.
@@ -178,15 +182,18 @@ impl Core {
             group.outcomes.push(outcome);
         }
         let bytes = self.log.commit(stamp, &group.entries)?;
-        let Group { entries, outcomes, last_tx, ids: _, fingerprints } = group;
+        let Group { entries, outcomes, last_tx, ids: _, kinds, fingerprints } = group;
         self.last_stamp = stamp;
         self.last_tx.extend(last_tx);
         self.fingerprints.extend(fingerprints);
-        self.digest.note(&entries);
+        let mut kinds = kinds.into_iter();
         let (mut reports, mut amendments) = (Vec::with_capacity(entries.len()), Vec::new());
         for entry in entries {
             match entry {
-                Entry::Report(stored) => reports.push(stored.report),
+                Entry::Report(stored) => {
+                    self.digest.note_report(&stored, kinds.next().expect("each report has one"));
+                    reports.push(stored.report);
+                }
                 Entry::Attachment { .. } | Entry::Change { .. } => amendments.push(entry),
                 Entry::Checkpoint(_) => {}
             }
@@ -208,7 +215,7 @@ impl Core {
         report: NewReport,
         attachments: Vec<Attachment>,
     ) -> io::Result<Receipt> {
-        let fingerprint = fingerprint(&report.attributes);
+        let fingerprint = fingerprint(&report.attributes).to_owned();
         if let Some(id) = report.id.map(|id| (project, id)) {
             let seen = match group.ids.get(&id) {
                 Some(tx) => Some(*tx),
@@ -225,6 +232,7 @@ impl Core {
         let kind = short_hash(project, &fingerprint);
         let has_room = self.fingerprints.len() + group.fingerprints.len() < MAX_FINGERPRINTS;
         let first_of_fingerprint = has_room && !self.fingerprints.contains(&kind) && group.fingerprints.insert(kind);
+        group.kinds.push(kind);
         let NewReport { id, attributes, raw, .. } = report;
         let report = Report { project, tx, stamp, attributes };
         group.entries.push(Entry::Report(Box::new(StoredReport { report, id, raw, attachments })));
