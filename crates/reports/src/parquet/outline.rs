@@ -258,7 +258,7 @@ fn mark(bytes: &[u8]) -> Option<usize> {
     for (at, word) in words.iter().take(SHORT_WORDS).enumerate() {
         let word = u64::from_le_bytes(*word);
         // The lowest byte that is marked is one that is sought; only those above it may be marked wrongly.
-        let found = zeros(word ^ EACH * b'"' as u64) | zeros(word ^ EACH * b'\\' as u64);
+        let found = zeros(word ^ (EACH * u64::from(b'"'))) | zeros(word ^ (EACH * u64::from(b'\\')));
         if found != 0 {
             return Some(at * 8 + found.trailing_zeros() as usize / 8);
         }
@@ -273,7 +273,7 @@ const EACH: u64 = u64::MAX / 255;
 
 /// Marks bytes that are zero by their highest bit; one above such a byte may be marked though it is 1.
 fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(EACH) & !word & EACH << 7
+    word.wrapping_sub(EACH) & !word & (EACH << 7)
 }
 
 #[cfg(test)]
