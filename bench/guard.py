@@ -19,6 +19,8 @@ KEPT = pathlib.Path(__file__).with_name("guard.json")
 TOLERANCE = 0.05
 PATH = ["read-report", "inflate-report", "render-prometheus"]
 PATH += [f"encode-{store}" for store in ["circonus_push", "datadog", "grafana", "graphite", "influxdb", "remote_write"]]
+# Appended only; appended and then moved to the archive.
+KEEPING = ["append", "archive"]
 # The others take minutes each, as their data is made under the counter.
 SHAPES = ["Q2"]
 
@@ -39,8 +41,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--update", action="store_true")
     update = parser.parse_args().update
-    path, shapes = run.build("server", "path"), run.build("columns", "shapes")
-    works = [(f"path {work}", [path, "guard", work]) for work in PATH] + [(f"shape {shape}", [shapes, "guard", shape]) for shape in SHAPES]
+    path, keeping, shapes = run.build("server", "path"), run.build("reports", "keeping"), run.build("columns", "shapes")
+    works = [(f"path {work}", [path, "guard", work]) for work in PATH]
+    works += [(f"keeping {work}", [keeping, "guard", work]) for work in KEEPING]
+    works += [(f"shape {shape}", [shapes, "guard", shape]) for shape in SHAPES]
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     found, worse = {}, []
     for name, words in works:

@@ -3,9 +3,9 @@
 use crate::bits::Bits;
 use crate::block::{Block, Column, Present};
 use crate::dictionary::{Dictionaries, Dictionary, MISSING};
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use model::{Report, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A finished column of numbers gets codes when there are at most this many distinct ones: codes are smaller, and need no looking up.
@@ -16,12 +16,20 @@ pub struct Builder {
     dictionaries: Arc<Dictionaries>,
     tx: Vec<u64>,
     stamp: Vec<u64>,
-    columns: BTreeMap<String, Growing>,
+    /// In the order in which their attributes came.
+    columns: Vec<Growing>,
+    /// Places in `columns`.
+    places: HashMap<String, usize>,
     bytes: usize,
 }
 
 /// A column as far as it goes: rows at its end that have no value are not in it yet.
 struct Growing {
+    name: String,
+    /// The column of the attribute that came next in the last report: most reports of a project have the same attributes.
+    next: usize,
+    /// The last code: values often come again at once, and then nothing is looked up.
+    last: u32,
     values: Values,
     /// Where `values` are numbers.
     present: Bits,
@@ -39,7 +47,7 @@ enum Values {
 impl Builder {
     /// Codes will be those of these dictionaries.
     pub fn new(dictionaries: Arc<Dictionaries>) -> Builder {
-        Builder { dictionaries, tx: Vec::new(), stamp: Vec::new(), columns: BTreeMap::new(), bytes: 0 }
+        Builder { dictionaries, tx: Vec::new(), stamp: Vec::new(), columns: Vec::new(), places: HashMap::new(), bytes: 0 }
     }
 
     /// Takes a report that comes after all others.
@@ -48,15 +56,32 @@ impl Builder {
         self.tx.push(report.tx.0);
         self.stamp.push(report.stamp.micros());
         self.bytes += 16;
+        let (mut guess, mut before) = (0, None);
         for (name, value) in report.attributes.iter() {
-            let column = match self.columns.get_mut(name) {
-                Some(column) => column,
-                None => self.columns.entry(name.to_owned()).or_insert(Growing::new(value, self.dictionaries.of(name))),
+            let place = match self.columns.get(guess) {
+                Some(column) if column.name == name => guess,
+                _ => self.place(name, value),
             };
-            let before = column.dictionary.bytes();
+            if let Some(before) = before.replace(place) {
+                self.columns[before].next = place;
+            }
+            let column = &mut self.columns[place];
+            let dictionary_bytes = column.dictionary.bytes();
             column.push(row, value);
-            self.bytes += 8 + column.dictionary.bytes().saturating_sub(before);
+            self.bytes += 8 + column.dictionary.bytes().saturating_sub(dictionary_bytes);
+            guess = column.next;
         }
+    }
+
+    /// The place of an attribute's column, which is begun when it is new.
+    fn place(&mut self, name: &str, first: &Value) -> usize {
+        if let Some(place) = self.places.get(name) {
+            return *place;
+        }
+        let place = self.columns.len();
+        self.columns.push(Growing::new(name, place + 1, first, self.dictionaries.of(name)));
+        self.places.insert(name.to_owned(), place);
+        place
     }
 
     /// Rows so far.
@@ -78,8 +103,9 @@ impl Builder {
     pub fn freeze(&mut self) -> Block {
         let rows = self.rows();
         let mut columns = std::mem::take(&mut self.columns);
-        columns.values_mut().filter(|column| column.has_few_numbers()).for_each(|column| column.values = Values::Codes(column.coded()));
-        let columns = columns.into_iter().map(|(name, column)| (name, Arc::new(column.finish(rows)))).collect();
+        self.places.clear();
+        columns.iter_mut().filter(|column| column.has_few_numbers()).for_each(|column| column.values = Values::Codes(column.coded()));
+        let columns = columns.into_iter().map(|mut column| (std::mem::take(&mut column.name), Arc::new(column.finish(rows)))).collect();
         self.bytes = 0;
         Block::new(std::mem::take(&mut self.tx), std::mem::take(&mut self.stamp)).with_columns(columns)
     }
@@ -87,20 +113,20 @@ impl Builder {
     /// A copy of all rows so far with the named columns.
     pub fn snapshot(&self, names: &BTreeSet<String>) -> Block {
         let rows = self.rows();
-        let named = names.iter().filter_map(|name| Some((name, self.columns.get(name)?)));
+        let named = names.iter().filter_map(|name| Some((name, &self.columns[*self.places.get(name)?])));
         let columns = named.map(|(name, column)| (name.clone(), Arc::new(column.copy().finish(rows)))).collect();
         Block::new(self.tx.clone(), self.stamp.clone()).with_columns(columns)
     }
 }
 
 impl Growing {
-    fn new(first: &Value, dictionary: Arc<Dictionary>) -> Growing {
+    fn new(name: &str, next: usize, first: &Value, dictionary: Arc<Dictionary>) -> Growing {
         let values = match first {
             Value::Int(_) => Values::Ints(Vec::new()),
             Value::Float(_) => Values::Floats(Vec::new()),
             _ => Values::Codes(Vec::new()),
         };
-        Growing { values, present: Bits::default(), count: 0, dictionary }
+        Growing { name: name.to_owned(), next, last: MISSING, values, present: Bits::default(), count: 0, dictionary }
     }
 
     fn push(&mut self, row: usize, value: &Value) {
@@ -117,7 +143,10 @@ impl Growing {
             }
             (Values::Codes(codes), value) => {
                 codes.resize(row, MISSING);
-                codes.push(self.dictionary.intern(value));
+                if !self.dictionary.is(self.last, value) {
+                    self.last = self.dictionary.intern(value);
+                }
+                codes.push(self.last);
             }
             _ => {
                 self.values = Values::Codes(self.coded());
@@ -153,7 +182,8 @@ impl Growing {
             Values::Ints(values) => Values::Ints(values.clone()),
             Values::Floats(values) => Values::Floats(values.clone()),
         };
-        Growing { values, present: self.present.clone(), count: self.count, dictionary: self.dictionary.clone() }
+        let (name, present, dictionary) = (self.name.clone(), self.present.clone(), self.dictionary.clone());
+        Growing { name, next: self.next, last: self.last, values, present, count: self.count, dictionary }
     }
 
     fn finish(self, rows: usize) -> Column {

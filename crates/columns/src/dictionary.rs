@@ -181,6 +181,11 @@ impl Dictionary {
         &self.word(code).value
     }
 
+    /// Whether a code, which may be that of a missing value, is this value's.
+    pub fn is(&self, code: u32, value: &Value) -> bool {
+        code != MISSING && is_identical(self.value(code), value)
+    }
+
     /// The first code whose value is written the same.
     pub fn same(&self, code: u32) -> u32 {
         self.word(code).same
@@ -285,6 +290,8 @@ mod tests {
         // Equal as numbers, written the same, and yet not the same as they were sent.
         let zeros = dictionary.intern_all([Value::Float(0.0), Value::Float(-0.0), Value::Int(0)].iter());
         assert_eq!((zeros, dictionary.same(10)), (vec![8, 9, 10], 8));
+        assert!(dictionary.is(8, &Value::Float(0.0)) && !dictionary.is(8, &Value::Float(-0.0)) && !dictionary.is(8, &Value::Int(0)));
+        assert!(!dictionary.is(MISSING, &Value::from("x")));
         assert!(matches!(dictionary.value(9), Value::Float(zero) if zero.is_sign_negative()));
         assert!(matches!(dictionary.value(8), Value::Float(zero) if zero.is_sign_positive()));
     }

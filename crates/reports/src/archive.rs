@@ -74,11 +74,15 @@ impl Archive {
         })
     }
 
-    /// Closed segments of the log whose windows are all sealed, oldest first: those that may leave it.
+    /// Closed segments of the log whose windows are all sealed, oldest first: those that may leave it. Not before their index is there: it
+    /// knows the ids of reports that will be deleted, and could not be made anew from files without them.
     pub(crate) fn due(&self, sealed_until: Stamp) -> Vec<Name> {
         let names = self.shelf.ordered();
         let Some((_open, closed)) = names.split_last() else { return Vec::new() };
-        let is_due = |name: &Name| self.shelf.with(*name, |segment| segment.archive.is_none() && segment.stamp < sealed_until);
+        let has_index = |name: &Name| matches!(self.disk.length(&name.index(&self.log)), Ok(Some(_)));
+        let is_due = |name: &Name| {
+            self.shelf.look(*name, |segment| segment.archive.is_none() && segment.stamp < sealed_until) == Some(true) && has_index(name)
+        };
         closed.iter().copied().take_while(|name| self.shelf.is_archived(*name) || is_due(name)).filter(is_due).collect()
     }
 

@@ -41,9 +41,15 @@ pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
         _ => 64,
     };
     let mut body = Vec::with_capacity(entries.iter().map(size).sum());
-    put(&mut body, entries.len() as u64);
-    entries.iter().for_each(|entry| encode_entry(&mut body, entry));
+    encode_into(&mut body, entries);
     body
+}
+
+/// The same in memory that is used again and again; what was there before goes.
+pub(crate) fn encode_into(body: &mut Vec<u8>, entries: &[Entry]) {
+    body.clear();
+    put(body, entries.len() as u64);
+    entries.iter().for_each(|entry| encode_entry(body, entry));
 }
 
 /// The entries of a body; `None` when it was not written by this code.

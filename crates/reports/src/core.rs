@@ -6,19 +6,21 @@ use crate::clock::{Clock, ClockStatus, ServiceClock};
 use crate::codec::{Entry, StoredReport};
 use crate::disk::Disk;
 use crate::ids::{self, Closed, Id, Seen, Table};
-use crate::index::{self, Digest, fingerprint, short_hash};
+use crate::index::{self, Digest, Hashes, fingerprint, short_hash};
 use crate::log::{CommitError, Log};
 use crate::memory::Memory;
 use crate::names::Names;
 use crate::overlay::{Change, Run};
 use crate::recovery::{self, OpenError, Recovery, Start};
-use crate::segment::Name;
 #[cfg(test)]
 use crate::segment::Shelf;
+use crate::segment::{Name, Segment};
+use hashbrown::DefaultHashBuilder;
 use model::{Attachment, NewReport, ProjectId, Report, Stamp, Tx};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Fingerprints remembered to tell the first of its kind; beyond it nothing is called first any more.
@@ -78,7 +80,47 @@ pub(crate) struct Core {
     /// Of the open segment.
     digest: Digest,
     closed_ids: Closed,
-    fingerprints: HashSet<u64>,
+    fingerprints: Hashes,
+    /// Of the segment closed last, until its index is there.
+    closing: Option<Closing>,
+    /// Whether somebody asks for `index_to_write` after each commit.
+    pub(crate) leaves_indexes: bool,
+}
+
+/// A closed segment whose index is to be written, which may be done in another thread while commits go on.
+struct Closing {
+    index: Arc<Unindexed>,
+    /// From whoever writes it.
+    written: Option<Receiver<io::Result<Table>>>,
+}
+
+/// What an index is made of.
+pub(crate) struct Unindexed {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    name: Name,
+    segment: Segment,
+    digest: Digest,
+}
+
+impl Unindexed {
+    fn write(&self) -> io::Result<Table> {
+        index::write(self.disk.as_ref(), &self.folder, self.name, &self.segment, &self.digest)
+    }
+}
+
+/// An index to write.
+pub(crate) struct IndexToWrite {
+    index: Arc<Unindexed>,
+    written: SyncSender<io::Result<Table>>,
+}
+
+impl IndexToWrite {
+    /// Writes it, and tells the writer of the log.
+    pub(crate) fn write(self) {
+        // The writer may be gone: then the next start finds what was written, or makes it anew.
+        let _ = self.written.send(self.index.write());
+    }
 }
 
 /// The service clock, read by the writer for stamps and by others for the time.
@@ -106,8 +148,11 @@ struct Group {
     entries: Vec<Entry>,
     outcomes: Vec<Outcome>,
     last_tx: HashMap<ProjectId, Tx>,
-    ids: HashMap<Id, Tx>,
-    fingerprints: HashSet<u64>,
+    ids: HashMap<Id, Tx, DefaultHashBuilder>,
+    /// Short hash of the fingerprint of each report.
+    kinds: Vec<u64>,
+    /// Those that were not known.
+    fingerprints: Hashes,
 }
 
 /// What `Core::open` comes to.
@@ -138,7 +183,20 @@ impl Core {
         fingerprints.extend(&digest.fingerprints);
         let (last_stamp, closed_ids) = (recovery.last_durable, opened.closed_ids);
         let archive = opened.archive;
-        let core = Core { log, archive: archive.clone(), clock: clock.clone(), last_tx, last_stamp, digest, closed_ids, fingerprints };
+        let (closing, leaves_indexes) = (None, false);
+        let (log_archive, log_clock) = (archive.clone(), clock.clone());
+        let core = Core {
+            log,
+            archive: log_archive,
+            clock: log_clock,
+            last_tx,
+            last_stamp,
+            digest,
+            closed_ids,
+            fingerprints,
+            closing,
+            leaves_indexes,
+        };
         Ok(Started { core, memory, archive, clock, recovery })
     }
 
@@ -150,6 +208,7 @@ impl Core {
 
     /// Commits a group: all its new reports get one stamp, one frame, one sync.
     pub(crate) fn commit(&mut self, requests: Vec<Request>) -> Result<Committed, CommitError> {
+        self.take_index();
         if self.log.is_due() {
             self.rotate()?;
         }
@@ -178,15 +237,18 @@ impl Core {
             group.outcomes.push(outcome);
         }
         let bytes = self.log.commit(stamp, &group.entries)?;
-        let Group { entries, outcomes, last_tx, ids: _, fingerprints } = group;
+        let Group { entries, outcomes, last_tx, ids: _, kinds, fingerprints } = group;
         self.last_stamp = stamp;
         self.last_tx.extend(last_tx);
         self.fingerprints.extend(fingerprints);
-        self.digest.note(&entries);
+        let mut kinds = kinds.into_iter();
         let (mut reports, mut amendments) = (Vec::with_capacity(entries.len()), Vec::new());
         for entry in entries {
             match entry {
-                Entry::Report(stored) => reports.push(stored.report),
+                Entry::Report(stored) => {
+                    self.digest.note_report(&stored, kinds.next().expect("each report has one"));
+                    reports.push(stored.report);
+                }
                 Entry::Attachment { .. } | Entry::Change { .. } => amendments.push(entry),
                 Entry::Checkpoint(_) => {}
             }
@@ -208,7 +270,7 @@ impl Core {
         report: NewReport,
         attachments: Vec<Attachment>,
     ) -> io::Result<Receipt> {
-        let fingerprint = fingerprint(&report.attributes);
+        let fingerprint = fingerprint(&report.attributes).to_owned();
         if let Some(id) = report.id.map(|id| (project, id)) {
             let seen = match group.ids.get(&id) {
                 Some(tx) => Some(*tx),
@@ -225,6 +287,7 @@ impl Core {
         let kind = short_hash(project, &fingerprint);
         let has_room = self.fingerprints.len() + group.fingerprints.len() < MAX_FINGERPRINTS;
         let first_of_fingerprint = has_room && !self.fingerprints.contains(&kind) && group.fingerprints.insert(kind);
+        group.kinds.push(kind);
         let NewReport { id, attributes, raw, .. } = report;
         let report = Report { project, tx, stamp, attributes };
         group.entries.push(Entry::Report(Box::new(StoredReport { report, id, raw, attachments })));
@@ -233,7 +296,8 @@ impl Core {
 
     /// The latest report with a client's id. A table that is lost is made anew from its segment, which takes a moment once.
     fn find(&mut self, id: &Id) -> io::Result<Option<Seen>> {
-        if let Some(seen) = self.digest.ids.get(id) {
+        let closing = self.closing.as_ref().map(|closing| &closing.index.digest);
+        if let Some(seen) = self.digest.ids.get(id).or_else(|| closing?.ids.get(id)) {
             return Ok(Some(*seen));
         }
         let mut made = None;
@@ -275,15 +339,47 @@ impl Core {
         }
     }
 
-    /// Closes the open segment: writes what is known of it, then begins the next.
+    /// Closes the open segment and begins the next; what is known of the closed one is written at once, or left to others.
     fn rotate(&mut self) -> Result<(), CommitError> {
-        let segment = self.log.open_segment();
-        let table = index::write(self.log.disk.as_ref(), &self.log.folder, self.log.name, &segment, &self.digest)
-            .map_err(CommitError::of_new_file)?;
+        // One at a time is kept in memory.
+        self.finish_index().map_err(CommitError::of_new_file)?;
+        let (name, segment) = (self.log.name, self.log.open_segment());
         self.log.rotate(&self.last_tx)?;
-        self.closed_ids.push(table);
-        self.digest = Digest::default();
+        let (disk, folder, digest) = (self.log.disk.clone(), self.log.folder.clone(), std::mem::take(&mut self.digest));
+        self.closing = Some(Closing { index: Arc::new(Unindexed { disk, folder, name, segment, digest }), written: None });
+        if self.leaves_indexes { Ok(()) } else { self.finish_index().map_err(CommitError::of_new_file) }
+    }
+
+    /// The index of a segment that was closed, for another thread to write. Asked for once.
+    pub(crate) fn index_to_write(&mut self) -> Option<IndexToWrite> {
+        let closing = self.closing.as_mut().filter(|closing| closing.written.is_none())?;
+        let (written, receiver) = sync_channel(1);
+        closing.written = Some(receiver);
+        Some(IndexToWrite { index: closing.index.clone(), written })
+    }
+
+    /// Takes in an index that others have written meanwhile. One that they could not write is written when the next is due.
+    fn take_index(&mut self) {
+        let written = self.closing.as_ref().and_then(|closing| closing.written.as_ref()?.try_recv().ok());
+        match written {
+            Some(Ok(table)) => self.indexed(table),
+            Some(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "the index of a segment was not written"),
+            None => {}
+        }
+    }
+
+    /// Waits until the index of the last closed segment is written, or writes it.
+    pub(crate) fn finish_index(&mut self) -> io::Result<()> {
+        let Some(closing) = &self.closing else { return Ok(()) };
+        let written = closing.written.as_ref().and_then(|written| written.recv().ok()?.ok());
+        let table = written.map_or_else(|| closing.index.write(), Ok)?;
+        self.indexed(table);
         Ok(())
+    }
+
+    fn indexed(&mut self, table: Table) {
+        self.closed_ids.push(table);
+        self.closing = None;
     }
 }
 

@@ -91,7 +91,8 @@ fn open(disk: &SimDisk) -> Result<Run, crate::OpenError> {
     let started = Core::open(&folder(), Arc::new(disk.clone()), Arc::new(SimClock::default()), Stamp::ZERO, bounds)?;
     let files = Path::new("/data/reports/attachments");
     let files = Attachments::open(Arc::new(disk.clone()), files).map_err(crate::recovery::failed("open", files))?;
-    let Started { core, memory, archive, recovery, .. } = started;
+    let Started { mut core, memory, archive, recovery, .. } = started;
+    core.leaves_indexes = true;
     Ok(Run { disk: disk.clone(), core, memory: RwLock::new(memory), archive, files, recovery })
 }
 
@@ -182,6 +183,12 @@ impl Run {
                 committed.amendments.iter().for_each(|entry| memory.amend(entry));
             }
             self.archive_some(choices);
+            // The thread that writes indexes is some commits late, or has not come to it before the next one is due.
+            if choices.below(3) == 0
+                && let Some(index) = self.core.index_to_write()
+            {
+                index.write();
+            }
         }
         Ok(())
     }

@@ -8,7 +8,9 @@
 use model::Stamp;
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::io::Cursor;
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::compress_bound;
 
 /// Marks the start of a frame; recovery looks for it behind damage.
 const MAGIC: [u8; 4] = *b"CMLG";
@@ -51,26 +53,41 @@ thread_local! {
 
 /// Makes a frame of a body.
 pub(crate) fn encode(salt: u32, sequence: u64, stamp: Stamp, body: &[u8]) -> Vec<u8> {
-    let mut flags = 0;
-    let mut body = Cow::Borrowed(body);
-    if body.len() >= COMPRESS_FROM_BYTES {
-        let compressed = COMPRESSOR.with_borrow_mut(|compressor| compressor.compress(&body)).expect("compressing into memory cannot fail");
-        if compressed.len() < body.len() {
-            body = Cow::Owned(compressed);
-            flags |= FLAG_ZSTD;
-        }
-    }
-    let length = u32::try_from(body.len()).expect("groups are cut far below 4 GiB");
-    let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
+    let mut frame = Vec::new();
+    encode_into(&mut frame, salt, sequence, stamp, body);
+    frame
+}
+
+/// The same in memory that is used again and again; what was there before goes.
+pub(crate) fn encode_into(frame: &mut Vec<u8>, salt: u32, sequence: u64, stamp: Stamp, body: &[u8]) {
+    frame.clear();
     frame.extend(MAGIC);
-    frame.extend([VERSION, flags, 0, 0]);
-    frame.extend(length.to_le_bytes());
-    frame.extend([0; 4]);
+    // Flags, both checksums and the length of the body are put in below.
+    frame.extend([VERSION, 0, 0, 0]);
+    frame.extend([0; 8]);
     frame.extend(sequence.to_le_bytes());
     frame.extend(stamp.micros().to_le_bytes());
-    frame.extend_from_slice(&body);
-    seal(salt, &mut frame);
-    frame
+    if body.len() >= COMPRESS_FROM_BYTES && compress(frame, body) {
+        frame[5] |= FLAG_ZSTD;
+    } else {
+        frame.extend_from_slice(body);
+    }
+    let length = u32::try_from(frame.len() - HEADER_BYTES).expect("groups are cut far below 4 GiB");
+    frame[8..12].copy_from_slice(&length.to_le_bytes());
+    seal(salt, frame);
+}
+
+/// Adds a body in fewer bytes than it has; `false`: it has not become shorter, and nothing is added.
+fn compress(frame: &mut Vec<u8>, body: &[u8]) -> bool {
+    frame.reserve(compress_bound(body.len()));
+    let mut end = Cursor::new(&mut *frame);
+    end.set_position(HEADER_BYTES as u64);
+    let compressed = COMPRESSOR.with_borrow_mut(|compressor| compressor.compress_to_buffer(body, &mut end));
+    let is_shorter = compressed.expect("there is room for any body") < body.len();
+    if !is_shorter {
+        frame.truncate(HEADER_BYTES);
+    }
+    is_shorter
 }
 
 /// Reads the frame at the start of `bytes`, when it is complete and undamaged.

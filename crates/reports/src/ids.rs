@@ -7,6 +7,7 @@
 use crate::codec::{Reader, put, put_bytes};
 use crate::disk::Disk;
 use crate::segment::Name;
+use hashbrown::DefaultHashBuilder;
 use model::{ProjectId, ReportId, Stamp, Tx};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -26,6 +27,9 @@ const FILTER_PROBES: u64 = 8;
 
 /// What a client calls a report.
 pub(crate) type Id = (ProjectId, ReportId);
+
+/// Reports by their ids. Looked into once or twice for every report: a quick hash, drawn anew for each table.
+pub(crate) type Ids = HashMap<Id, Seen, DefaultHashBuilder>;
 
 /// The report that had an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +107,7 @@ pub(crate) struct Directory {
 }
 
 /// Makes a table: its records, and its directory.
-pub(crate) fn encode(salt: u32, ids: &HashMap<Id, Seen>) -> (Vec<u8>, Directory) {
+pub(crate) fn encode(salt: u32, ids: &Ids) -> (Vec<u8>, Directory) {
     let mut sorted: Vec<([u8; KEY_BYTES], Seen)> = ids.iter().map(|(id, seen)| (key(id), *seen)).collect();
     sorted.sort_unstable_by_key(|(key, _)| *key);
     let mut filter = Filter::new(sorted.len() as u64);
@@ -232,7 +236,7 @@ mod tests {
 
     /// A table of so many ids, its records alone in the file.
     fn table(records: u64) -> (SimDisk, Table) {
-        let ids: HashMap<Id, Seen> = (0..records).map(|n| (id(n), Seen { tx: Tx(n), secs: n as u32 })).collect();
+        let ids: Ids = (0..records).map(|n| (id(n), Seen { tx: Tx(n), secs: n as u32 })).collect();
         let (content, directory) = encode(NAME.salt, &ids);
         let disk = SimDisk::default();
         disk.overwrite(&NAME.index(Path::new("/")), content);

@@ -4,11 +4,12 @@
 //! Layout, little-endian: magic `CMIX`; version u8; three zero bytes; length of the first part u32; CRC-32C of that part, salted
 //! like the segment's frames, u32; that part in varints; then the ids (see `ids`), whose directory is in the first part.
 
-use crate::codec::{Entry, Reader, put, put_bytes};
+use crate::codec::{Entry, Reader, StoredReport, put, put_bytes};
 use crate::disk::{Disk, write_whole};
-use crate::ids::{self, Id, Seen, Table};
+use crate::ids::{self, Ids, Seen, Table};
 use crate::names::Names;
 use crate::segment::{Chunk, Name, Numbers, Segment};
+use hashbrown::DefaultHashBuilder;
 use model::{Attributes, ProjectId, Stamp, Tx, Value};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -21,12 +22,15 @@ const HEADER_BYTES: usize = 16;
 /// Distinct fingerprints remembered of one segment, to tell the first report of its kind.
 const MAX_FINGERPRINTS: usize = 1_000_000;
 
+/// A set of hashes, which are looked up by a quick hash of their own, drawn anew for each set.
+pub(crate) type Hashes = HashSet<u64, DefaultHashBuilder>;
+
 /// What is known of the reports in a segment, beside where they lie.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Digest {
-    pub(crate) ids: HashMap<Id, Seen>,
+    pub(crate) ids: Ids,
     /// Short hashes of (project, fingerprint).
-    pub(crate) fingerprints: HashSet<u64>,
+    pub(crate) fingerprints: Hashes,
     pub(crate) names: Names,
 }
 
@@ -35,24 +39,31 @@ impl Digest {
     pub(crate) fn note(&mut self, entries: &[Entry]) {
         for entry in entries {
             let Entry::Report(stored) = entry else { continue };
-            let report = &stored.report;
-            if let Some(id) = stored.id {
-                self.ids.insert((report.project, id), Seen { tx: report.tx, secs: ids::secs(report.stamp) });
-            }
-            if self.fingerprints.len() < MAX_FINGERPRINTS {
-                self.fingerprints.insert(short_hash(report.project, &fingerprint(&report.attributes)));
-            }
+            self.note_report(stored, short_hash(stored.report.project, fingerprint(&stored.report.attributes)));
+        }
+    }
+
+    /// Takes in a report, except for the names, with the short hash of its fingerprint.
+    pub(crate) fn note_report(&mut self, stored: &StoredReport, kind: u64) {
+        let report = &stored.report;
+        if let Some(id) = stored.id {
+            self.ids.insert((report.project, id), Seen { tx: report.tx, secs: ids::secs(report.stamp) });
+        }
+        if self.fingerprints.len() < MAX_FINGERPRINTS {
+            self.fingerprints.insert(kind);
         }
     }
 }
 
 /// The report's fingerprint: 64 hex digits, zeros where it has none.
-pub(crate) fn fingerprint(attributes: &Attributes) -> String {
+pub(crate) fn fingerprint(attributes: &Attributes) -> &str {
     match attributes.get("fingerprint") {
-        Some(Value::Text(text)) => text.clone(),
-        _ => "0".repeat(64),
+        Some(Value::Text(text)) => text,
+        _ => NO_FINGERPRINT,
     }
 }
+
+const NO_FINGERPRINT: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Stands for a fingerprint of a project; two are taken for one with a chance of 2^-64.
 pub(crate) fn short_hash(project: ProjectId, fingerprint: &str) -> u64 {
@@ -63,7 +74,7 @@ pub(crate) fn short_hash(project: ProjectId, fingerprint: &str) -> u64 {
 /// What an index says.
 pub(crate) struct Index {
     pub(crate) segment: Segment,
-    pub(crate) fingerprints: HashSet<u64>,
+    pub(crate) fingerprints: Hashes,
     pub(crate) names: Names,
     pub(crate) ids: Table,
 }

@@ -50,13 +50,35 @@ pub(crate) struct Log {
     pub(crate) bytes: u64,
     /// Of the last commit.
     pub(crate) sequence: u64,
+    pub(crate) buffers: Buffers,
+}
+
+/// What a commit is written into before it goes to the file: kept from one to the next, as the system clears new memory first.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    body: Vec<u8>,
+    frame: Vec<u8>,
+}
+
+/// More is not kept until the next commit.
+const BUFFER_BYTES: usize = 4 << 20;
+
+impl Buffers {
+    fn let_go(&mut self) {
+        [&mut self.body, &mut self.frame]
+            .into_iter()
+            .filter(|buffer| buffer.capacity() > BUFFER_BYTES)
+            .for_each(|buffer| *buffer = Vec::new());
+    }
 }
 
 impl Log {
     /// Writes one commit and syncs it. Returns its length in bytes.
     pub(crate) fn commit(&mut self, stamp: Stamp, entries: &[Entry]) -> Result<u64, CommitError> {
-        let frame = frame::encode(self.name.salt, self.sequence + 1, stamp, &codec::encode(entries));
-        if let Err(error) = self.file.append(&frame) {
+        let Buffers { body, frame } = &mut self.buffers;
+        codec::encode_into(body, entries);
+        frame::encode_into(frame, self.name.salt, self.sequence + 1, stamp, body);
+        if let Err(error) = self.file.append(frame) {
             if !is_full(&error) {
                 return Err(CommitError::Broken(error));
             }
@@ -64,11 +86,13 @@ impl Log {
             return Err(CommitError::Full);
         }
         self.file.sync()?;
-        let read = frame::read(self.name.salt, &frame).expect("it was just made");
+        let read = frame::read(self.name.salt, frame).expect("it was just made");
         self.shelf.with(self.name, |segment| segment.note(self.bytes, &read, entries));
+        let bytes = frame.len() as u64;
         self.sequence += 1;
-        self.bytes += frame.len() as u64;
-        Ok(frame.len() as u64)
+        self.bytes += bytes;
+        self.buffers.let_go();
+        Ok(bytes)
     }
 
     /// Whether the open segment takes no more commits.

@@ -13,8 +13,8 @@ use crate::codec::{self, Entry};
 use crate::disk::{Disk, UNFINISHED, write_whole};
 use crate::frame::{self, Frame, Piece, VERSION};
 use crate::ids::Closed;
-use crate::index::{self, Digest, Index};
-use crate::log::{Log, checkpoint, new_salt};
+use crate::index::{self, Digest, Hashes, Index};
+use crate::log::{Buffers, Log, checkpoint, new_salt};
 use crate::manifest::{MANIFEST, Manifest};
 use crate::memory::Memory;
 use crate::names::Names;
@@ -22,7 +22,7 @@ use crate::overlay::Kept;
 use crate::resolve::{Resolved, resolve};
 use crate::segment::{INDEX, LOG, Name, Segment, Shelf};
 use model::{ProjectId, Stamp, Tx};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -100,7 +100,7 @@ pub(crate) struct Opened {
     pub(crate) digest: Digest,
     pub(crate) closed_ids: Closed,
     /// Of the closed segments.
-    pub(crate) fingerprints: HashSet<u64>,
+    pub(crate) fingerprints: Hashes,
     /// Last number given in each project.
     pub(crate) last_tx: HashMap<ProjectId, Tx>,
     pub(crate) recovery: Recovery,
@@ -124,7 +124,7 @@ pub(crate) fn open(
     let Resolved { kept, superseded } = resolve(start, &in_log, archived, &mut recovery)?;
     let amendments = Kept::load(start.disk, folder).map_err(failed("read the overlay in", folder))?;
     let mut replay = Replay { sequence: amendments.given_up.commit, ..Replay::default() };
-    let (mut closed_ids, mut fingerprints, mut segments) = (Closed::default(), HashSet::new(), BTreeMap::new());
+    let (mut closed_ids, mut fingerprints, mut segments) = (Closed::default(), Hashes::default(), BTreeMap::new());
     let last = kept.last().filter(|last| last.archive.is_none()).map(|last| last.name);
     for found in kept.into_iter().filter(|found| Some(found.name) != last) {
         let index = match (found.index, &found.archive) {
@@ -162,7 +162,8 @@ pub(crate) fn open(
     recovery.last_durable = replay.stamp;
     let (bytes, sequence) = (segment.bytes, replay.sequence);
     shelf.put(name, segment);
-    let log = Log { disk, folder: folder.clone(), shelf, segment_bytes, name, file, bytes, sequence };
+    let buffers = Buffers::default();
+    let log = Log { disk, folder: folder.clone(), shelf, segment_bytes, name, file, bytes, sequence, buffers };
     Ok(Opened { log, archive, digest, closed_ids, fingerprints, last_tx: replay.last_tx, recovery })
 }
 

@@ -305,11 +305,25 @@ fn the_real_disk_and_clock_serve_too() {
 /// What the archiver does at times of its own.
 fn archive_all(reports: &Reports, compact: bool) {
     let (archive, memory) = (&reports.archive, &reports.shared.memory);
+    wait_for_indexes(archive);
     while let Some(name) = archive.due(Stamp::from_secs(u64::MAX)).first() {
         archive.move_in(*name, memory).expect("the disk works");
     }
     while compact && let Some(name) = archive.compactable(memory, true, &BTreeSet::new()) {
         archive.compact(name, memory).expect("the disk works");
+    }
+}
+
+/// Waits until closed segments of the log may leave it: their indexes are written beside the commits.
+fn wait_for_indexes(archive: &crate::archive::Archive) {
+    let names = archive.shelf.ordered();
+    let (_open, closed) = names.split_last().expect("one is always open");
+    for name in closed.iter().filter(|name| !archive.shelf.is_archived(**name)) {
+        let began = std::time::Instant::now();
+        while archive.disk.length(&name.index(&archive.log)).expect("the disk works").is_none() {
+            assert!(began.elapsed().as_secs() < 30, "the index of {name:?} is not written");
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -599,6 +613,7 @@ fn retention_goes_on_although_a_segment_cannot_be_moved() {
     block_on(async {
         let (disk, clock) = (SimDisk::default(), Arc::default());
         let reports = hourly(&disk, &clock).await;
+        wait_for_indexes(&reports.archive);
         let closed = reports.archive.due(Stamp::from_secs(u64::MAX));
         reports.archive.move_in(closed[0], &reports.shared.memory).expect("the disk works");
         disk.lose(&closed[1].log(Path::new("/data/log")));
@@ -709,7 +724,10 @@ fn only_sealed_segments_leave_the_log_and_leftovers_are_removed() {
         };
         let all = ends(&reports);
         assert!(all.len() >= 4, "{} segments", all.len());
-        let due = |reports: &Reports, pin| reports.archive.due(pin).len();
+        let due = |reports: &Reports, pin| {
+            wait_for_indexes(&reports.archive);
+            reports.archive.due(pin).len()
+        };
         assert_eq!((due(&reports, Stamp::ZERO), due(&reports, all[1]), due(&reports, all[1].plus_micros(1))), (0, 1, 2));
         assert_eq!(due(&reports, Stamp::from_secs(u64::MAX)), all.len() - 1, "the open segment stays");
         archive_all(&reports, false);

@@ -23,6 +23,8 @@ type Reply = oneshot::Sender<Result<Outcome, AppendError>>;
 /// A request with its way back and its place in the queue.
 struct Waiting {
     request: Request,
+    /// Its weight.
+    bytes: usize,
     reply: Reply,
     place: OwnedSemaphorePermit,
     /// Of the request's files.
@@ -86,15 +88,20 @@ impl Drop for Life {
 }
 
 impl Writer {
-    pub(crate) fn start(core: Core, shared: Arc<Shared>) -> std::io::Result<Writer> {
+    pub(crate) fn start(mut core: Core, shared: Arc<Shared>) -> std::io::Result<Writer> {
         // The room is what bounds the queue: every request has a place in it before it is sent, so the channel is never full.
         let (queue, requests) = mpsc::channel(QUEUE_KIB);
         let (life, alive) = watch::channel(true);
         let counters = Arc::new(Counters::default());
         let counting = counters.clone();
+        core.leaves_indexes = true;
         let work = move || {
             let _life = Life(life);
-            write(core, &shared, requests, &counting);
+            write(&mut core, &shared, requests, &counting);
+            // So that the next start does not make it.
+            if let Err(error) = core.finish_index() {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the index of a segment is left to the next start");
+            }
         };
         let thread = std::thread::Builder::new().name("log-writer".into()).spawn(work)?;
         Ok(Writer { queue: Some(queue), room: Arc::new(Semaphore::new(QUEUE_KIB)), counters, alive, thread: Some(thread) })
@@ -102,13 +109,14 @@ impl Writer {
 
     /// Hands a request over and waits until its commit is durable.
     pub(crate) async fn submit(&self, request: Request, hold: Option<Hold>, patience: Duration) -> Result<Outcome, AppendError> {
-        let places = weight(&request).div_ceil(1024).clamp(1, QUEUE_KIB) as u32;
+        let bytes = weight(&request);
+        let places = bytes.div_ceil(1024).clamp(1, QUEUE_KIB) as u32;
         let room = self.room.clone().acquire_many_owned(places);
         let place = tokio::time::timeout(patience, room).await.map_err(|_| AppendError::Busy)?.map_err(|_| AppendError::Stopped)?;
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(AppendError::Stopped)?;
         self.counters.waiting.fetch_add(1, Ordering::Relaxed);
-        queue.try_send(Waiting { request, reply, place, hold }).map_err(|_| AppendError::Stopped)?;
+        queue.try_send(Waiting { request, bytes, reply, place, hold }).map_err(|_| AppendError::Stopped)?;
         answer.await.map_err(|_| AppendError::Stopped)?
     }
 
@@ -146,12 +154,12 @@ impl Drop for Writer {
     }
 }
 
-fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>, counters: &Counters) {
+fn write(core: &mut Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>, counters: &Counters) {
     while let Some(first) = requests.blocking_recv() {
         let (mut bytes, mut next) = (0, Some(first));
         let (mut work, mut replies) = (Vec::new(), Vec::new());
-        while let Some(Waiting { request, reply, place, hold }) = next {
-            bytes += weight(&request);
+        while let Some(Waiting { request, bytes: weight, reply, place, hold }) = next {
+            bytes += weight;
             work.push(request);
             replies.push((reply, (place, hold)));
             next = if bytes < GROUP_BYTES { requests.try_recv().ok() } else { None };
@@ -195,6 +203,10 @@ fn write(mut core: Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>,
                 Outcome::Refused => Err(AppendError::Busy),
                 outcome => Ok(outcome),
             });
+        }
+        if let Some(index) = core.index_to_write() {
+            // Where there is no thread, the writer does it itself when the next segment is due.
+            let _ = std::thread::Builder::new().name("log-index".into()).spawn(move || index.write());
         }
     }
 }

@@ -12,72 +12,97 @@ const ATTRIBUTE: &[u8] = br#""\u0001""#;
 /// Stands for the client's own id.
 const ID: &[u8] = br#""\u0002""#;
 
-/// The outline of a body; `None` where there is nothing to mark, or where the body could not be told from it.
+/// Adds the outline of a body to `outline`; `false`, and nothing is added, where there is nothing to mark, or where the body could not
+/// be told from it.
 ///
 /// The outline falls into the same stretches as the body: where a stretch ends depends on its own bytes and on whether a text or a
 /// word follows, and a mark is a whole text in place of one of these. So it is filled to the body, if no text of the body looks like a
 /// mark itself and no text that is marked lacks its end.
-pub(super) fn outline(body: &[u8], attributes: &Attributes, id: Option<ReportId>) -> Option<Vec<u8>> {
+pub(super) fn outline_into(outline: &mut Vec<u8>, body: &[u8], attributes: &Attributes, id: Option<ReportId>) -> bool {
     let id = id.map(|id| format!("\"{id}\""));
     let names = Names::of(attributes);
-    let mut outline = Vec::with_capacity(body.len());
-    let mut key: &[u8] = b"";
+    let before = outline.len();
+    // The attribute that is called by the key before, if there is one.
+    let mut called: Option<&Value> = None;
     // How much of the body the outline has, and how much was looked at.
     let (mut told, mut seen) = (0, 0);
-    for token in Tokens(body) {
+    while let Some(first) = body.get(seen) {
         let start = seen;
-        let (Token::Text(bytes) | Token::Value(bytes) | Token::Other(bytes)) = token;
-        seen += bytes.len();
-        let mark = match token {
-            Token::Other(_) => continue,
-            Token::Text(ATTRIBUTE | ID) => return None,
-            Token::Value(token) | Token::Text(token) if names.get(key).is_some_and(|value| is_written(value, token)) => ATTRIBUTE,
-            Token::Text(token) if id.as_ref().is_some_and(|id| id.as_bytes() == token) => ID,
-            Token::Text(token) => {
-                key = unquoted(token);
+        let is_text = match KINDS[usize::from(*first)] {
+            Kind::Other => {
+                seen += 1;
                 continue;
             }
-            Token::Value(_) => continue,
+            Kind::Value => {
+                seen += value_length(&body[start..]);
+                false
+            }
+            Kind::Text => {
+                seen += text_length(&body[start..]).unwrap_or(body.len() - start);
+                true
+            }
+        };
+        let token = &body[start..seen];
+        if is_text && is_mark(token) {
+            outline.truncate(before);
+            return false;
+        }
+        let mark = if called.is_some_and(|value| is_written(value, token)) {
+            ATTRIBUTE
+        } else if is_text && id.as_ref().is_some_and(|id| id.as_bytes() == token) {
+            ID
+        } else {
+            if is_text {
+                called = names.get(unquoted(token));
+            }
+            continue;
         };
         outline.extend_from_slice(&body[told..start]);
         outline.extend_from_slice(mark);
         told = seen;
     }
+    if told == 0 {
+        return false;
+    }
     outline.extend_from_slice(&body[told..]);
-    debug_assert!(fill(&outline, attributes, id.as_deref()).as_deref() == Some(body), "an outline that is not of its body");
-    (told > 0).then_some(outline)
+    debug_assert!(fill(&outline[before..], attributes, id.as_deref()).as_deref() == Some(body), "an outline that is not of its body");
+    true
 }
 
 /// Attributes by name, for a body of which most words are no attribute's name: those are told by a glance.
 struct Names<'a> {
-    attributes: &'a Attributes,
-    /// Which of 256 kinds of name there are.
-    kinds: [u64; 4],
+    /// The last attribute of each of 256 kinds of name, counted from 1; 0: there is none.
+    kinds: [u32; 256],
+    /// Attributes, each with the one before it of the same kind, counted likewise.
+    attributes: Vec<(&'a [u8], &'a Value, u32)>,
 }
 
 impl<'a> Names<'a> {
     fn of(attributes: &'a Attributes) -> Names<'a> {
-        let mut kinds = [0; 4];
-        for (name, _) in attributes.iter() {
-            let (word, bit) = Names::kind(name.as_bytes());
-            kinds[word] |= bit;
+        let mut names = Names { kinds: [0; 256], attributes: Vec::with_capacity(attributes.len()) };
+        for ((name, value), number) in attributes.iter().zip(1..) {
+            let before = std::mem::replace(&mut names.kinds[Names::kind(name.as_bytes())], number);
+            names.attributes.push((name.as_bytes(), value, before));
         }
-        Names { attributes, kinds }
+        names
     }
 
     /// By length, first and last byte.
-    fn kind(name: &[u8]) -> (usize, u64) {
+    fn kind(name: &[u8]) -> usize {
         let (first, last) = (name.first().copied().unwrap_or(0), name.last().copied().unwrap_or(0));
-        let kind = (name.len() as u8).wrapping_mul(29) ^ first.wrapping_mul(7) ^ last.wrapping_mul(53);
-        (usize::from(kind >> 6), 1 << (kind & 63))
+        usize::from((name.len() as u8).wrapping_mul(29) ^ first.wrapping_mul(7) ^ last.wrapping_mul(53))
     }
 
     fn get(&self, name: &[u8]) -> Option<&'a Value> {
-        let (word, bit) = Names::kind(name);
-        if self.kinds[word] & bit == 0 {
-            return None;
+        let mut number = self.kinds[Names::kind(name)];
+        while number > 0 {
+            let (have, value, before) = self.attributes[number as usize - 1];
+            if have == name {
+                return Some(value);
+            }
+            number = before;
         }
-        self.attributes.get(str::from_utf8(name).ok()?)
+        None
     }
 }
 
@@ -110,9 +135,29 @@ fn fill(outline: &[u8], attributes: &Attributes, id: Option<&str>) -> Option<Vec
 /// Whether a value is written like this token; a text with escapes is not.
 fn is_written(value: &Value, token: &[u8]) -> bool {
     match value {
-        Value::Text(text) => is_whole_text(token) && unquoted(token) == text.as_bytes(),
-        value => value.written().as_bytes() == token,
+        Value::Text(text) => unquoted(token) == text.as_bytes() && is_whole_text(token),
+        Value::Bool(answer) => token == if *answer { &b"true"[..] } else { &b"false"[..] },
+        Value::Int(number) if *number < 0 => {
+            token.split_first().is_some_and(|(sign, digits)| *sign == b'-' && is_decimal(digits, number.unsigned_abs()))
+        }
+        Value::Int(number) => is_decimal(token, number.unsigned_abs()),
+        Value::UInt(number) => is_decimal(token, *number),
+        Value::Float(_) => value.written().as_bytes() == token,
     }
+}
+
+/// Whether these are the digits of a number.
+fn is_decimal(mut digits: &[u8], mut number: u64) -> bool {
+    while let Some((last, before)) = digits.split_last() {
+        if *last != b'0' + (number % 10) as u8 {
+            return false;
+        }
+        (digits, number) = (before, number / 10);
+        if number == 0 {
+            return digits.is_empty();
+        }
+    }
+    false
 }
 
 /// Whether a stretch is a text that has its end; that of a body which is cut off has none.
@@ -141,36 +186,94 @@ impl<'b> Iterator for Tokens<'b> {
 
     fn next(&mut self) -> Option<Token<'b>> {
         let bytes = self.0;
-        let (length, make): (usize, fn(&'b [u8]) -> Token<'b>) = match bytes.first()? {
-            b'"' => (text_length(bytes).unwrap_or(bytes.len()), Token::Text),
-            first if in_value(first) => (length(bytes, |byte| !in_value(byte)), Token::Value),
-            _ => (length(bytes, |byte| *byte == b'"' || in_value(byte)), Token::Other),
+        let kind = KINDS[usize::from(*bytes.first()?)];
+        let length = match kind {
+            Kind::Text => text_length(bytes).unwrap_or(bytes.len()),
+            Kind::Value => value_length(bytes),
+            Kind::Other => length(bytes, Kind::Other),
         };
         let (token, rest) = bytes.split_at(length);
         self.0 = rest;
-        Some(make(token))
+        Some(match kind {
+            Kind::Text => Token::Text(token),
+            Kind::Value => Token::Value(token),
+            Kind::Other => Token::Other(token),
+        })
     }
 }
 
-fn in_value(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
+/// What a stretch is, told by its first byte.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Text,
+    Value,
+    Other,
 }
 
-/// How many bytes there are from the first on until one ends the stretch.
-fn length(bytes: &[u8], ends: impl Fn(&u8) -> bool) -> usize {
-    bytes[1..].iter().position(ends).map_or(bytes.len(), |at| 1 + at)
+/// By byte.
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Other; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'-' | b'+' | b'.') {
+            kinds[byte] = Kind::Value;
+        }
+        byte += 1;
+    }
+    kinds[b'"' as usize] = Kind::Text;
+    kinds
+};
+
+/// The length of the number or word at the front.
+fn value_length(bytes: &[u8]) -> usize {
+    length(bytes, Kind::Value)
+}
+
+/// How many bytes of a kind there are at the front; the first is one.
+fn length(bytes: &[u8], kind: Kind) -> usize {
+    bytes[1..].iter().position(|byte| KINDS[usize::from(*byte)] != kind).map_or(bytes.len(), |at| 1 + at)
+}
+
+/// Whether a text looks like one of our marks.
+fn is_mark(token: &[u8]) -> bool {
+    token.len() == ATTRIBUTE.len() && (token == ATTRIBUTE || token == ID)
 }
 
 /// The length of the text at the front, with its quotation marks; `None` where the last one is missing.
 fn text_length(bytes: &[u8]) -> Option<usize> {
     let mut end = 1;
     loop {
-        end += memchr::memchr2(b'"', b'\\', bytes.get(end..)?)?;
+        end += mark(bytes.get(end..)?)?;
         if bytes[end] == b'"' {
             return Some(end + 1);
         }
         end += 2;
     }
+}
+
+/// Where the first quotation mark or backslash is. Most texts are short: a few words of eight bytes are quicker than a search that is made
+/// for long ones.
+fn mark(bytes: &[u8]) -> Option<usize> {
+    let (words, _) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().take(SHORT_WORDS).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest byte that is marked is one that is sought; only those above it may be marked wrongly.
+        let found = zeros(word ^ (EACH * u64::from(b'"'))) | zeros(word ^ (EACH * u64::from(b'\\')));
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let short = words.len().min(SHORT_WORDS) * 8;
+    memchr::memchr2(b'"', b'\\', &bytes[short..]).map(|at| short + at)
+}
+
+const SHORT_WORDS: usize = 4;
+/// One in each byte.
+const EACH: u64 = u64::MAX / 255;
+
+/// Marks bytes that are zero by their highest bit; one above such a byte may be marked though it is 1.
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(EACH) & !word & (EACH << 7)
 }
 
 #[cfg(test)]
@@ -218,10 +321,100 @@ mod tests {
             (r#""guid"0123456789"0123456789"#, None),
         ] {
             let outline = outline(sent.as_bytes(), &of, Some(NUMBER));
+            assert_eq!(outline, naive(sent.as_bytes(), &of, Some(NUMBER)), "{sent}");
             assert_eq!(outline.as_deref().map(|outline| str::from_utf8(outline).expect("text")), outlined, "{sent}");
             if let Some(outline) = outline {
                 assert_eq!(body(&outline, &of, Some(NUMBER)).as_deref(), Some(sent.as_bytes()));
                 assert!(!of.is_empty() && body(&outline, &Attributes::default(), None).is_none(), "not without them");
+            }
+        }
+    }
+
+    fn outline(body: &[u8], attributes: &Attributes, id: Option<ReportId>) -> Option<Vec<u8>> {
+        let mut outline = b"before".to_vec();
+        let made = outline_into(&mut outline, body, attributes, id);
+        assert!(outline.starts_with(b"before") && (made || outline.len() == 6));
+        made.then(|| outline.split_off(6))
+    }
+
+    /// The same, byte by byte.
+    fn naive(body: &[u8], attributes: &Attributes, id: Option<ReportId>) -> Option<Vec<u8>> {
+        let id = id.map(|id| format!("\"{id}\"").into_bytes());
+        let kind = |byte: u8| match byte {
+            b'"' => 't',
+            byte if byte.is_ascii_alphanumeric() || b"-+.".contains(&byte) => 'v',
+            _ => 'o',
+        };
+        let (mut outline, mut key, mut at, mut marked) = (Vec::new(), Vec::new(), 0, false);
+        while at < body.len() {
+            let start = at;
+            at += 1;
+            let mut is_whole = false;
+            if body[start] == b'"' {
+                while at < body.len() && !is_whole {
+                    is_whole = body[at] == b'"';
+                    at += if body[at] == b'\\' { 2 } else { 1 };
+                }
+                at = at.min(body.len());
+            } else {
+                while at < body.len() && kind(body[at]) == kind(body[start]) {
+                    at += 1;
+                }
+            }
+            let token = &body[start..at];
+            let value = str::from_utf8(&key).ok().and_then(|key| attributes.get(key));
+            let is_value = value.is_some_and(|value| match value {
+                Value::Text(text) => is_whole && token == format!("\"{text}\"").as_bytes(),
+                value => token == value.written().as_bytes(),
+            });
+            let is_text = body[start] == b'"';
+            if is_text && (token == ATTRIBUTE || token == ID) {
+                return None;
+            }
+            let mark = match (is_value && kind(body[start]) != 'o', is_text && id.as_deref() == Some(token)) {
+                (true, _) => ATTRIBUTE,
+                (false, true) => ID,
+                (false, false) => {
+                    outline.extend(token);
+                    if is_text {
+                        key = unquoted(token).to_vec();
+                    }
+                    continue;
+                }
+            };
+            outline.extend(mark);
+            marked = true;
+        }
+        marked.then_some(outline)
+    }
+
+    #[test]
+    fn marks_are_found_wherever_they_are() {
+        for length in 0..60 {
+            for at in 0..length {
+                for mark_byte in [b'"', b'\\'] {
+                    // What is like a mark but for one bit stands before it and behind it.
+                    let mut bytes: Vec<u8> = (0..length).map(|n| [b'#', 0x5d, 0x23, 0xa2, 0xdc, 0x21, 0, 255][n % 8]).collect();
+                    assert_eq!(mark(&bytes), None);
+                    bytes[at] = mark_byte;
+                    assert_eq!(mark(&bytes), Some(at));
+                    bytes[length - 1] = b'"';
+                    assert_eq!(mark(&bytes), Some(at));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_told_by_their_digits() {
+        let numbers = [0, 1, 9, 10, 99, 100, 1_764_000_000, i64::MAX, -1, -9, -10, i64::MIN];
+        for value in
+            numbers.into_iter().map(Value::Int).chain([Value::UInt(u64::MAX), Value::UInt(1 << 63), Value::Bool(true), Value::Bool(false)])
+        {
+            for token in numbers.iter().map(i64::to_string).chain(
+                ["", "-", "00", "01", "-0", "+1", "1.0", "true", "false", "18446744073709551615", "9223372036854775808"].map(str::to_owned),
+            ) {
+                assert_eq!(is_written(&value, token.as_bytes()), value.written() == token, "{value:?} {token}");
             }
         }
     }
@@ -241,9 +434,10 @@ mod tests {
             ),
             id in any::<bool>(),
         ) {
-            let of = attributes(&[("name", "a long text".into()), ("n", Value::Int(123_456_789))]);
+            let of = attributes(&[("name", "a long text".into()), ("n", Value::Int(123_456_789)), ("m", Value::Bool(true)), ("\\", "x".into())]);
             let (sent, id) = (pieces.concat(), id.then_some(NUMBER));
             prop_assert_eq!(Tokens(&sent).map(|token| match token { Token::Text(t) | Token::Value(t) | Token::Other(t) => t }).collect::<Vec<_>>().concat(), sent.clone());
+            prop_assert_eq!(outline(&sent, &of, id), naive(&sent, &of, id));
             if let Some(outline) = outline(&sent, &of, id) {
                 prop_assert_eq!(body(&outline, &of, id), Some(sent));
             }

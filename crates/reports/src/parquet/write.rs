@@ -3,7 +3,7 @@
 
 use super::checked::{MAGIC, Sink};
 use super::group::{Divided, Limits, Rows, Sparse, Values};
-use super::outline::outline;
+use super::outline::outline_into;
 use super::schema::{ATTACHMENTS, Kind, MORE, OURS, OUTLINE, Part, RAW, STAMP, TX, UUID, names, schema};
 use super::{FORM, FORM_NOW, MORE_NAMES, PROJECT, disk_error};
 use crate::codec::StoredReport;
@@ -19,6 +19,7 @@ use ::parquet::file::metadata::{
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
 use ::parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use ::parquet::schema::types::{ColumnDescPtr, SchemaDescPtr};
+use bytes::Bytes;
 use model::{ProjectId, Report, Stamp, Tx};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -109,20 +110,16 @@ impl<'s, 'a> Writer<'s, 'a> {
     fn group(&mut self, reports: &mut dyn Iterator<Item = io::Result<StoredReport>>, note: &mut dyn FnMut(&Report)) -> ParquetResult<()> {
         let Writer { limits, out, encodings, .. } = self;
         let mut rows = Rows::default();
-        let mut outlines = encodings.start::<ByteArrayType>(out, OUTLINE, &encodings.blobs);
+        let mut outlines = Outlines::new(encodings.start::<ByteArrayType>(out, OUTLINE, &encodings.blobs));
         while !rows.are_full(*limits)
             && let Some(stored) = reports.next()
         {
             let StoredReport { report, id, raw, attachments } = stored?;
             note(&report);
             rows.add(&report, id, &attachments)?;
-            match outline(&raw, &report.attributes, id) {
-                Some(outline) => outlines.write_batch(&[ByteArray::from(outline)], Some(&[1]), None)?,
-                None => {
-                    rows.add_body(raw);
-                    outlines.write_batch(&[], Some(&[0]), None)?
-                }
-            };
+            if !outlines.add(|text| outline_into(text, &raw, &report.attributes, id))? {
+                rows.add_body(raw);
+            }
         }
         let outlines = outlines.close()?;
         let Divided { count, txs, stamps, ids, attachments, bodies, parts, more, more_counts } =
@@ -181,6 +178,53 @@ impl<'s, 'a> Writer<'s, 'a> {
         self.out.flush()?;
         self.out.inner_mut().hold();
         ParquetMetaDataWriter::new_with_tracked(self.out, &metadata).finish()
+    }
+}
+
+/// The column of outlines while reports come in: some are handed over at once, as one by one costs more than the outlines.
+struct Outlines<'o> {
+    column: ColumnWriterImpl<'o, ByteArrayType>,
+    /// Those that wait, one after the other, and where each ends.
+    text: Vec<u8>,
+    ends: Vec<usize>,
+    levels: Vec<i16>,
+}
+
+/// So many bytes of outlines wait at most, or so many rows.
+const OUTLINE_BYTES: usize = 64 << 10;
+const OUTLINE_ROWS: usize = 256;
+
+impl<'o> Outlines<'o> {
+    fn new(column: ColumnWriterImpl<'o, ByteArrayType>) -> Outlines<'o> {
+        Outlines { column, text: Vec::new(), ends: Vec::new(), levels: Vec::new() }
+    }
+
+    /// Adds a row; whether it has an outline, as `outline` says.
+    fn add(&mut self, outline: impl FnOnce(&mut Vec<u8>) -> bool) -> ParquetResult<bool> {
+        let has_one = outline(&mut self.text);
+        self.levels.push(i16::from(has_one));
+        if has_one {
+            self.ends.push(self.text.len());
+        }
+        if self.text.len() >= OUTLINE_BYTES || self.levels.len() >= OUTLINE_ROWS {
+            self.hand_over()?;
+        }
+        Ok(has_one)
+    }
+
+    fn hand_over(&mut self) -> ParquetResult<()> {
+        let text = Bytes::from(std::mem::replace(&mut self.text, Vec::with_capacity(2 * OUTLINE_BYTES)));
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let outlines: Vec<ByteArray> = starts.zip(&self.ends).map(|(start, end)| text.slice(start..*end).into()).collect();
+        self.column.write_batch(&outlines, Some(&self.levels), None)?;
+        self.ends.clear();
+        self.levels.clear();
+        Ok(())
+    }
+
+    fn close(mut self) -> ParquetResult<ColumnCloseResult> {
+        self.hand_over()?;
+        self.column.close()
     }
 }
 
