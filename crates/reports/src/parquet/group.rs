@@ -3,6 +3,7 @@
 use super::schema::{Kind, Part};
 use ::parquet::data_type::{ByteArray, FixedLenByteArray};
 use bytes::Bytes;
+use hashbrown::DefaultHashBuilder;
 use model::{Attachment, Report, ReportId, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -41,7 +42,7 @@ pub(super) struct Rows {
     ids: Sparse<FixedLenByteArray>,
     attachments: Sparse<ByteArray>,
     bodies: Sparse<ByteArray>,
-    attributes: HashMap<String, BTreeMap<Kind, Values>>,
+    attributes: HashMap<String, BTreeMap<Kind, Values>, DefaultHashBuilder>,
     /// About what all this takes.
     bytes: usize,
 }
@@ -83,11 +84,13 @@ impl Rows {
             self.attachments.put(row, json.into());
         }
         for (name, value) in report.attributes.iter() {
-            if !self.attributes.contains_key(name) {
-                self.attributes.insert(name.to_owned(), BTreeMap::new());
-                self.bytes += name.len() + NEW_BYTES;
-            }
-            let kinds = self.attributes.get_mut(name).expect("just seen to");
+            let kinds = match self.attributes.get_mut(name) {
+                Some(kinds) => kinds,
+                None => {
+                    self.bytes += name.len() + NEW_BYTES;
+                    self.attributes.entry(name.to_owned()).or_default()
+                }
+            };
             self.bytes += kinds.entry(Kind::of(value)).or_insert_with(|| Values::new(Kind::of(value))).put(row, value);
         }
         Ok(())
@@ -238,7 +241,7 @@ pub(super) struct Texts {
     /// Places in `words`.
     codes: Sparse<u32>,
     words: Vec<ByteArray>,
-    places: HashMap<Bytes, u32>,
+    places: HashMap<Bytes, u32, DefaultHashBuilder>,
 }
 
 impl Texts {
