@@ -141,7 +141,6 @@ pub(crate) fn rests_within<E: Send>(
 }
 
 /// Carries out a plan: what each of its queries comes to, and whether what is not kept was evaluated as well.
-#[expect(clippy::type_complexity, reason = "named where it is used")]
 fn answer<E: Send>(
     bounds: Bounds,
     source: &Source<'_, E>,
