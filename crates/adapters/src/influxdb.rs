@@ -4,24 +4,26 @@
 
 mod endpoint;
 mod reply;
+mod rows;
 
 use crate::description::{Description, Direction, Field, Kind};
 use crate::fields::Fields;
+use crate::frame::{self, Frame, Frames};
 use crate::gzip::gzip;
-use crate::names::{self, Clean, Name, Names, Raw, Speller, Spelt};
+use crate::names::{self, Clean, Name, Names, Plain, Speller};
 use crate::number;
 use crate::outgoing::{HeaderText, HttpRequest, Outgoing};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{Reply, Verdict};
 use crate::snippet::{self, About, Snippet};
+use crate::spelt::Spelt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use endpoint::{Endpoint, Flavour};
-use hashbrown::{DefaultHashBuilder, HashTable};
-use model::{Batch, Label, Secret, Shape};
+use model::{Batch, Secret, Shape};
+use rows::Rows;
 use serde_json::{Map, Value, json};
-use std::hash::BuildHasher;
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "influxdb",
@@ -121,31 +123,15 @@ impl Push for InfluxDb {
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {
-        let mut speller = Speller::default();
-        let (rows, mut excluded) = rows(batch);
-        let all = rows.iter().map(|row| Name { path: row.raw.0, aggregate: "", shape: Shape::Gauge });
-        let names = Names::new(all, |name, mark| vec![measurement(name, mark)], &mut speller);
-        let series: Vec<Raw<'_>> = rows.iter().map(|row| row.raw).collect();
-        let spelt = Spelt::new(&series, |at, labels, out| write_key(names.of(at), labels, &mut speller, out));
-
-        let mut packer = Packer::new(Payload::new(b"", b"", b""), LINES_MAX, BODY_BYTES_MAX);
-        let end = format!(" {}\n", batch.window.start_secs());
-        let mut line = Vec::new();
-        let mut fields = FieldKeys::default();
-        for (at, row) in rows.iter().enumerate() {
-            match spelt.of(at) {
-                Err(reason) => excluded.extend(row.points.iter().map(|&point| Excluded { point, reason })),
-                Ok(key) => {
-                    line.clear();
-                    line.extend_from_slice(key);
-                    write_fields(batch, row, fields.of(batch, row, &mut speller), &mut line);
-                    line.extend_from_slice(end.as_bytes());
-                    packer.push(&line, &row.points);
-                }
-            }
+        // Points of one line mostly follow each other. Where they do not, their lines have one text, and then lines are made with care.
+        let (neighbours, mut speller) = (Rows::of_neighbours(batch), Speller::default());
+        let spelt = spell(&neighbours, &mut speller);
+        if spelt.is_plain() {
+            return write(&neighbours, &spelt, speller);
         }
-        excluded.sort_by_key(|excluded| excluded.point);
-        Encoded { payloads: packer.finish(), excluded, notes: speller.finish() }
+        let (rows, mut speller) = (neighbours.gathered(), Speller::default());
+        let spelt = spell(&rows, &mut speller);
+        write(&rows, &spelt, speller)
     }
 
     fn request(&self, payload: &Payload) -> Outgoing {
@@ -179,19 +165,18 @@ impl Push for InfluxDb {
         let batch = about.batch();
         let Some(shown) = snippet::shown_points(&batch) else { return Vec::new() };
         let mut speller = Speller::default();
-        let (rows, _) = rows(&batch);
-        let all = rows.iter().map(|row| Name { path: row.raw.0, aggregate: "", shape: Shape::Gauge });
-        let names = Names::new(all, |name, mark| vec![measurement(name, mark)], &mut speller);
+        let rows = Rows::of_neighbours(&batch).gathered();
+        let names = measurements(&rows, &mut speller);
         let mut column = |at: usize| {
-            let place = rows.iter().position(|row| row.points.contains(&(at as u32)))?;
-            let row = &rows[place];
-            let tags = speller.keys(row.raw.2, tag_key);
-            let aggregates: Vec<&str> = row.points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str()).collect();
+            let place = (0..rows.len()).find(|row| rows.points(*row).contains(&(at as u32)))?;
+            let (points, labels) = (rows.points(place), rows.raw(place).2);
+            let tags = speller.keys(labels, tag_key);
+            let aggregates: Vec<&str> = points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str()).collect();
             let fields = names::distinct(&aggregates, |raw| field_key(raw, &tags));
-            let field = fields[row.points.iter().position(|&point| point as usize == at)?].clone();
+            let field = fields[points.iter().position(|&point| point as usize == at)?].clone();
             let values: Vec<(String, String)> = tags
                 .iter()
-                .zip(row.raw.2)
+                .zip(labels)
                 .map(|(key, (_, label))| (key.clone(), speller.value(label, names::VALUE_CHARS_MAX, tag_value).into_owned()))
                 .collect();
             Some(Column { policy: self.endpoint.parameter("rp"), measurement: names.of(place).to_owned(), field, tags: values })
@@ -340,43 +325,49 @@ fn sql_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The points of one line: same path, same labels.
-struct Row<'a> {
-    raw: Raw<'a>,
-    points: Vec<u32>,
+/// What identifies each line: measurement and tags.
+fn spell(rows: &Rows<'_>, speller: &mut Speller) -> Spelt {
+    let names = measurements(rows, speller);
+    let mut frames = Frames::default();
+    Spelt::new(
+        rows.len(),
+        |at| rows.raw(at),
+        |at, labels, out| {
+            let start = out.len();
+            let frame = frames.of(names.place(at), labels, || key_frame(names.of(at), &speller.keys(labels, tag_key)));
+            frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, tag_value, escape_tag, out));
+            if out.len() - start <= KEY_BYTES_MAX { Ok(()) } else { Err("its measurement and tags are longer than 64 KiB") }
+        },
+    )
 }
 
-/// The lines of a batch in the order of their first points, and the points that have no place in one.
-fn rows(batch: &Batch) -> (Vec<Row<'_>>, Vec<Excluded>) {
-    let (mut rows, mut excluded) = (Vec::<Row<'_>>::new(), Vec::new());
-    let hasher = DefaultHashBuilder::default();
-    let mut known: HashTable<u32> = HashTable::with_capacity(batch.points.len());
-    for (at, point) in batch.points.iter().enumerate() {
-        let number = at as u32;
-        if !point.value.is_finite() {
-            excluded.push(Excluded { point: number, reason: number::NOT_FINITE });
-            continue;
-        }
-        let raw: Raw<'_> = (&point.series.path, "", &point.series.labels);
-        let place = match rows.last() {
-            Some(last) if last.raw == raw => rows.len() - 1,
-            _ => {
-                let (is_same, hash) =
-                    (|place: &u32| rows[*place as usize].raw == raw, |place: &u32| hasher.hash_one(rows[*place as usize].raw));
-                *known.entry(hasher.hash_one(raw), is_same, hash).or_insert(rows.len() as u32).get() as usize
-            }
-        };
-        if place == rows.len() {
-            rows.push(Row { raw, points: Vec::new() });
-        }
-        let row = &mut rows[place];
-        if row.points.iter().any(|&other| batch.points[other as usize].series.aggregate == point.series.aggregate) {
-            excluded.push(Excluded { point: number, reason: names::TWIN });
-        } else {
-            row.points.push(number);
+fn measurements(rows: &Rows<'_>, speller: &mut Speller) -> Names {
+    let all = (0..rows.len()).map(|at| Name { path: rows.raw(at).0, aggregate: "", shape: Shape::Gauge });
+    Names::new(all, |name, mark| vec![measurement(name, mark)], speller)
+}
+
+/// The lines: what identifies each, its fields, the time.
+fn write(rows: &Rows<'_>, spelt: &Spelt, mut speller: Speller) -> Encoded {
+    let mut packer = Packer::new(Payload::new(b"", b"", b""), LINES_MAX, BODY_BYTES_MAX);
+    let mut excluded = rows.excluded.clone();
+    let end = format!(" {}\n", rows.batch.window.start_secs());
+    let mut fields = Fieldset::default();
+    for at in 0..rows.len() {
+        let points = rows.points(at);
+        match spelt.of(at) {
+            Err(reason) => excluded.extend(points.iter().map(|&point| Excluded { point, reason })),
+            Ok(key) => packer.push(points, |line| {
+                line.extend_from_slice(key);
+                for (start, &point) in fields.of(rows, at, &mut speller).iter().zip(points) {
+                    line.extend_from_slice(start);
+                    number::push(line, rows.batch.points[point as usize].value);
+                }
+                line.extend_from_slice(end.as_bytes());
+            }),
         }
     }
-    (rows, excluded)
+    excluded.sort_by_key(|excluded| excluded.point);
+    Encoded { payloads: packer.finish(), excluded, notes: speller.finish() }
 }
 
 /// Path nodes with dots between them. A leading `#` would make the line a comment, a leading `_` is kept for the system.
@@ -386,52 +377,52 @@ fn measurement(name: &Name<'_>, mark: &str) -> String {
     format!("{}{mark}", if rest.is_empty() { &nodes } else { rest })
 }
 
-/// Appends what identifies a line: measurement and tags, sorted by their names.
-fn write_key(measurement: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) -> Result<(), &'static str> {
-    let start = out.len();
-    escape(measurement, MEASUREMENT_SPECIAL, out);
-    let keys = speller.keys(labels, tag_key);
-    let mut tags: Vec<(&String, &Label)> = keys.iter().zip(labels).map(|(key, (_, label))| (key, label)).collect();
-    tags.sort_by_key(|(key, _)| *key);
-    for (key, label) in tags {
-        out.push(b',');
-        escape(key, TAG_SPECIAL, out);
-        out.push(b'=');
-        escape(&speller.value(label, names::VALUE_CHARS_MAX, tag_value), TAG_SPECIAL, out);
+/// What identifies a line: measurement and tags, sorted by their names.
+fn key_frame(measurement: &str, keys: &[String]) -> Frame {
+    let (mut frame, mut text) = (Frame::default(), Vec::new());
+    escape(measurement, MEASUREMENT_SPECIAL, &mut text);
+    let mut tags: Vec<(usize, &String)> = keys.iter().enumerate().collect();
+    tags.sort_by_key(|(_, key)| *key);
+    for (label, key) in tags {
+        text.push(b',');
+        escape(key, TAG_SPECIAL, &mut text);
+        text.push(b'=');
+        frame.push(std::mem::take(&mut text));
+        frame.gap(label);
     }
-    if out.len() - start <= KEY_BYTES_MAX { Ok(()) } else { Err("its measurement and tags are longer than 64 KiB") }
+    frame.push(text);
+    frame
 }
 
-/// The field keys of a row. Most rows have those of the row before: same aggregates beside same tags.
+/// What stands before the value of each field of a row: ` field=`, then `,field=`. Most rows have the fields of the row before: same
+/// aggregates beside same tags.
 #[derive(Default)]
-struct FieldKeys<'a> {
+struct Fieldset<'a> {
     aggregates: Vec<&'a str>,
-    tags: Vec<&'a str>,
-    keys: Vec<String>,
+    tags: Vec<String>,
+    starts: Vec<Vec<u8>>,
 }
 
-impl<'a> FieldKeys<'a> {
-    fn of(&mut self, batch: &'a Batch, row: &Row<'a>, speller: &mut Speller) -> &[String] {
-        let aggregates = || row.points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str());
-        let tags = || row.raw.2.iter().map(|(name, _)| name.as_str());
-        if !(aggregates().eq(self.aggregates.iter().copied()) && tags().eq(self.tags.iter().copied())) {
-            self.aggregates = aggregates().collect();
-            self.tags = tags().collect();
-            let spelt = speller.keys(row.raw.2, tag_key);
-            self.keys = names::distinct(&self.aggregates, |raw| field_key(raw, &spelt));
+impl<'a> Fieldset<'a> {
+    fn of(&mut self, rows: &Rows<'a>, row: usize, speller: &mut Speller) -> &[Vec<u8>] {
+        let (labels, aggregates) = (rows.raw(row).2, rows.aggregates(row));
+        if !(aggregates.clone().eq(self.aggregates.iter().copied()) && frame::have_names(labels, &self.tags)) {
+            self.aggregates = aggregates.collect();
+            self.tags = labels.iter().map(|(name, _)| name.clone()).collect();
+            let tags = speller.keys(labels, tag_key);
+            let keys = names::distinct(&self.aggregates, |raw| field_key(raw, &tags));
+            self.starts = keys.iter().enumerate().map(|(at, key)| field_start(at, key)).collect();
         }
-        &self.keys
+        &self.starts
     }
 }
 
-/// Appends ` field=value,...`. A value without `i` is a float in every version, also where it is whole.
-fn write_fields(batch: &Batch, row: &Row<'_>, keys: &[String], out: &mut Vec<u8>) {
-    for (at, (key, &point)) in keys.iter().zip(&row.points).enumerate() {
-        out.push(if at == 0 { b' ' } else { b',' });
-        escape(key, TAG_SPECIAL, out);
-        out.push(b'=');
-        number::push(out, batch.points[point as usize].value);
-    }
+/// A value without `i` is a float in every version, also where it is whole.
+fn field_start(at: usize, key: &str) -> Vec<u8> {
+    let mut start = vec![if at == 0 { b' ' } else { b',' }];
+    escape(key, TAG_SPECIAL, &mut start);
+    start.push(b'=');
+    start
 }
 
 /// What has a backslash before it in names and values of tags and in names of fields, and in measurements
@@ -447,6 +438,10 @@ fn escape(text: &str, [one, two, three]: [u8; 3], out: &mut Vec<u8>) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
+}
+
+fn escape_tag(text: &str, out: &mut Vec<u8>) {
+    escape(text, TAG_SPECIAL, out);
 }
 
 /// Names never hold a backslash, so no version's escaping rules can disagree about them.
@@ -471,6 +466,9 @@ fn field_key(raw: &str, tags: &[String]) -> String {
     }
     key
 }
+
+/// What a tag's value may hold without an escape.
+const PLAIN: Plain = Plain::without(b",= \\");
 
 /// A tag's value. There is no escape for a backslash: before a delimiter or at the end it would swallow what follows.
 fn tag_value(raw: &str) -> Clean<'_> {

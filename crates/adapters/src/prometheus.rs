@@ -5,12 +5,14 @@
 
 use crate::description::{Description, Direction, Field, Kind};
 use crate::fields::Fields;
-use crate::names::{self, Clean, Name, Names, Speller, Spelt};
+use crate::frame::{Frame, Frames};
+use crate::names::{self, Clean, Name, Names, Plain, Speller};
 use crate::number;
 use crate::pull::{Accept, Credentials, Pull, Rendered};
 use crate::push::Excluded;
 use crate::snippet::{self, About, Snippet};
-use model::{Counter, Label, Page, PageSeries, Period, Problem, Shape};
+use crate::spelt::{self, Spelt};
+use model::{Counter, Page, PageSeries, Period, Problem, Shape};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
@@ -179,36 +181,39 @@ impl Pull for Prometheus {
         let mut speller = Speller::default();
         let all = page.series.iter().map(|one| Name::of(&one.series, one.shape));
         let names = Names::new(all, claims, &mut speller);
-        let series: Vec<_> = page.series.iter().map(|one| names::raw(&one.series)).collect();
-        let spelt = Spelt::new(&series, |at, labels, out| {
-            write_series(names.of(at), labels, &mut speller, out);
+        let raw = |at: usize| spelt::raw(&page.series[at].series);
+        let mut frames = Frames::default();
+        let spelt = Spelt::new(page.series.len(), raw, |at, labels, out| {
+            let frame = frames.of(names.place(at), labels, || frame(names.of(at), &speller.keys(labels, label_name)));
+            frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, label_value, escape, out));
             Ok(())
         });
 
-        let mut families: Vec<Vec<usize>> = Vec::new();
-        for at in 0..page.series.len() {
-            families.resize_with(families.len().max(names.place(at) + 1), Vec::new);
-            families[names.place(at)].push(at);
+        let mut families: Vec<Vec<u32>> = Vec::new();
+        let mut excluded = Vec::new();
+        for (at, one) in page.series.iter().enumerate() {
+            let place = names.place(at);
+            if place == families.len() {
+                families.push(Vec::new());
+            }
+            families[place].push(at as u32);
+            excluded.extend(checked(one).and(spelt.of(at)).err().map(|reason| Excluded { point: at as u32, reason }));
         }
         // A line is the text of its series, a name's end, a number.
         let lines = if format == Format::OpenMetrics { 3 } else { 2 };
         let counters = page.series.iter().filter(|one| one.counter.is_some()).count();
         let room = (spelt.bytes() / page.series.len().max(1) + 32) * (page.series.len() + counters * (lines - 1));
         let mut body = Body { format, out: Vec::with_capacity(room), samples: 0 };
-        let mut excluded = Vec::new();
         for members in &families {
-            let mut sound: Vec<(&PageSeries, &[u8])> = Vec::with_capacity(members.len());
-            let base = names.of(members[0]);
-            for &at in members {
-                match checked(&page.series[at]).and_then(|one| Ok((one, &spelt.of(at)?[base.len()..]))) {
-                    Ok(one) => sound.push(one),
-                    Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
-                }
-            }
-            let first = &page.series[members[0]];
-            body.family(base, &Name::of(&first.series, first.shape), page.window.period(), &sound);
+            let first = members[0] as usize;
+            let base = names.of(first);
+            let sound = |at: &u32| {
+                let one = &page.series[*at as usize];
+                checked(one).and(spelt.of(*at as usize)).ok().map(|text| (one, &text[base.len()..]))
+            };
+            let name = Name::of(&page.series[first].series, page.series[first].shape);
+            body.family(base, &name, page.window.period(), members.iter().filter_map(sound));
         }
-        excluded.sort_by_key(|excluded| excluded.point);
         Rendered { content_type: format.content_type(), samples: body.samples, body: body.finish(), excluded, notes: speller.finish() }
     }
 
@@ -309,17 +314,23 @@ struct Body {
 
 impl Body {
     /// All lines of one metric and aggregate: the gauge of the window, and the counter where there is one.
-    fn family(&mut self, base: &str, name: &Name<'_>, period: Period, series: &[(&PageSeries, &[u8])]) {
+    fn family<'a>(
+        &mut self,
+        base: &str,
+        name: &Name<'_>,
+        period: Period,
+        series: impl Iterator<Item = (&'a PageSeries, &'a [u8])> + Clone,
+    ) {
         let shown = name.shown();
         if name.shape == Shape::Health {
             self.head(base, "gauge", &shown);
         } else {
             self.head(&format!("{base}_window"), "gauge", &format!("{shown}, over one window of {} s", period.secs()));
         }
-        let gauge = if name.shape == Shape::Health { "" } else { "_window" };
-        for (one, labels) in series {
+        let gauge = format!("{base}{}", if name.shape == Shape::Health { "" } else { "_window" });
+        for (one, labels) in series.clone() {
             if let Some(value) = one.value {
-                self.sample(base, gauge, labels, |out| number::push(out, value));
+                self.sample(&gauge, labels, |out| number::push(out, value));
             }
         }
         if name.shape != Shape::Additive {
@@ -327,12 +338,13 @@ impl Body {
         }
         let counter = if self.format == Format::OpenMetrics { base.to_owned() } else { format!("{base}_total") };
         self.head(&counter, "counter", &format!("{shown}, added up over the windows since the counter began"));
+        let (total_name, created_name) = (format!("{base}_total"), format!("{base}_created"));
         for (one, labels) in series {
             if let Some(Counter { total, created }) = one.counter {
-                self.sample(base, "_total", labels, |out| number::push(out, total));
+                self.sample(&total_name, labels, |out| number::push(out, total));
                 if self.format == Format::OpenMetrics {
                     let (secs, micros) = (created.secs(), created.micros() % 1_000_000);
-                    self.sample(base, "_created", labels, |out| out.extend_from_slice(format!("{secs}.{micros:06}").as_bytes()));
+                    self.sample(&created_name, labels, |out| out.extend_from_slice(format!("{secs}.{micros:06}").as_bytes()));
                 }
             }
         }
@@ -350,8 +362,10 @@ impl Body {
         self.out.extend_from_slice(format!("# HELP {family} {}\n# TYPE {family} {kind}\n", text.trim()).as_bytes());
     }
 
-    fn sample(&mut self, base: &str, end: &str, labels: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
-        [base.as_bytes(), end.as_bytes(), labels, b" "].iter().for_each(|part| self.out.extend_from_slice(part));
+    fn sample(&mut self, name: &str, labels: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(labels);
+        self.out.push(b' ');
         value(&mut self.out);
         self.out.push(b'\n');
         self.samples += 1;
@@ -386,40 +400,42 @@ pub(crate) fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
     }
 }
 
-/// Appends what identifies a series on the page: name and labels.
-fn write_series(base: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) {
-    out.extend_from_slice(base.as_bytes());
-    let keys = speller.keys(labels, label_name);
-    for (at, (key, (_, label))) in keys.iter().zip(labels).enumerate() {
-        out.push(if at == 0 { b'{' } else { b',' });
-        out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(b"=\"");
-        let value = speller.value(label, names::VALUE_CHARS_MAX, label_value);
-        let mut rest = value.as_bytes();
-        while let Some(at) = memchr::memchr3(b'\\', b'"', b'\n', rest) {
-            out.extend_from_slice(&rest[..at]);
-            out.extend_from_slice(match rest[at] {
-                b'\\' => b"\\\\",
-                b'"' => b"\\\"",
-                _ => b"\\n",
-            });
-            rest = &rest[at + 1..];
-        }
-        out.extend_from_slice(rest);
-        out.push(b'"');
+/// What identifies a series on the page: name and labels.
+fn frame(base: &str, keys: &[String]) -> Frame {
+    let mut frame = Frame::default();
+    frame.push(base);
+    for (label, key) in keys.iter().enumerate() {
+        [if label == 0 { "{" } else { "\"," }, key, "=\""].iter().for_each(|part| frame.push(part));
+        frame.gap(label);
     }
-    if !labels.is_empty() {
-        out.push(b'}');
+    if !keys.is_empty() {
+        frame.push("\"}");
     }
+    frame
 }
 
-/// A series whose numbers can be shown.
-fn checked(one: &PageSeries) -> Result<&PageSeries, &'static str> {
+/// Appends a label's value as it stands between quotes.
+fn escape(value: &str, out: &mut Vec<u8>) {
+    let mut rest = value.as_bytes();
+    while let Some(at) = memchr::memchr3(b'\\', b'"', b'\n', rest) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'\\' => b"\\\\",
+            b'"' => b"\\\"",
+            _ => b"\\n",
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Whether a series' numbers can be shown.
+fn checked(one: &PageSeries) -> Result<(), &'static str> {
     let sound = one.value.is_none_or(f64::is_finite) && one.counter.is_none_or(|counter| counter.total.is_finite());
     match one.counter {
         _ if !sound => Err(number::NOT_FINITE),
         Some(counter) if counter.total < 0.0 => Err("its counter is negative"),
-        _ => Ok(one),
+        _ => Ok(()),
     }
 }
 
@@ -431,6 +447,9 @@ pub(crate) fn label_name(raw: &str) -> String {
     }
     if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
 }
+
+/// What a label's value may hold without an escape.
+const PLAIN: Plain = Plain::without(b"\"\\");
 
 /// Any text is legal, but some scanners take control characters for the end of the page.
 pub(crate) fn label_value(raw: &str) -> Clean<'_> {
