@@ -7,7 +7,7 @@
 mod endpoint;
 mod metadata;
 mod reply;
-mod tag;
+pub(crate) mod tag;
 
 use crate::base_url;
 use crate::description::{Description, Direction, Field, Kind, Preset};

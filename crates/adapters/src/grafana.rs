@@ -210,16 +210,16 @@ fn frame(name: &str, keys: &[String]) -> Frame {
 }
 
 /// Appends a text as JSON has it between quotes.
-fn write_json(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
     let quoted = Value::from(text).to_string();
     out.extend_from_slice(quoted[1..quoted.len() - 1].as_bytes());
 }
 
 /// What a tag's value may hold anywhere, in JSON too. `~` and blanks are refused only at its ends.
-const PLAIN: Plain = Plain::without(b"\"\\;~ ");
+pub(crate) const PLAIN: Plain = Plain::without(b"\"\\;~ ");
 
 /// A tag's value: JSON carries any text, but `;` and a leading `~` are refused, and blanks at the ends do not survive every query.
-fn tag_value(raw: &str) -> Clean<'_> {
+pub(crate) fn tag_value(raw: &str) -> Clean<'_> {
     let keep = |c: char| c == ' ' || !(c == ';' || c.is_control() || c.is_whitespace());
     if raw.chars().all(keep) && !raw.starts_with(['~', ' ']) && !raw.ends_with(' ') {
         return Clean::Faithful(raw.into());

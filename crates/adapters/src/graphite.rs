@@ -303,11 +303,11 @@ pub(crate) fn tag_key(raw: &str) -> String {
 }
 
 /// What a tag's value may hold anywhere. `~` and `}` are refused only at its ends.
-const PLAIN: Plain = Plain::without(b" ;~}");
+pub(crate) const PLAIN: Plain = Plain::without(b" ;~}");
 
 /// A tag's value (metric-stores 3.2). One bad value would keep the good series behind it from being found, so nothing that any
 /// parser on the way could take for a delimiter passes.
-fn tag_value(raw: &str) -> Clean<'_> {
+pub(crate) fn tag_value(raw: &str) -> Clean<'_> {
     let clean = Clean::replacing(raw, |c| !(c == ';' || c.is_whitespace() || c.is_control()));
     let text = match &clean {
         Clean::Faithful(text) => text.as_ref(),

@@ -18,12 +18,14 @@ use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{Reply, Verdict};
 use crate::snippet::{self, About, Snippet};
 use crate::spelt::Spelt;
+use crate::walk::Walk;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use endpoint::{Endpoint, Flavour};
-use model::{Batch, Secret, Shape};
+use model::{Batch, Label, Secret, Shape, Window};
 use rows::Rows;
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "influxdb",
@@ -123,15 +125,7 @@ impl Push for InfluxDb {
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {
-        // Points of one line mostly follow each other. Where they do not, their lines have one text, and then lines are made with care.
-        let (neighbours, mut speller) = (Rows::of_neighbours(batch), Speller::default());
-        let spelt = spell(&neighbours, &mut speller);
-        if spelt.is_plain() {
-            return write(&neighbours, &spelt, speller);
-        }
-        let (rows, mut speller) = (neighbours.gathered(), Speller::default());
-        let spelt = spell(&rows, &mut speller);
-        write(&rows, &spelt, speller)
+        write_at_once(batch).unwrap_or_else(|| write_with_care(batch))
     }
 
     fn request(&self, payload: &Payload) -> Outgoing {
@@ -165,7 +159,7 @@ impl Push for InfluxDb {
         let batch = about.batch();
         let Some(shown) = snippet::shown_points(&batch) else { return Vec::new() };
         let mut speller = Speller::default();
-        let rows = Rows::of_neighbours(&batch).gathered();
+        let rows = Rows::new(&batch);
         let names = measurements(&rows, &mut speller);
         let mut column = |at: usize| {
             let place = (0..rows.len()).find(|row| rows.points(*row).contains(&(at as u32)))?;
@@ -325,49 +319,98 @@ fn sql_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// What identifies each line: measurement and tags.
-fn spell(rows: &Rows<'_>, speller: &mut Speller) -> Spelt {
-    let names = measurements(rows, speller);
-    let mut frames = Frames::default();
-    Spelt::new(
+/// The lines of a batch in one walk. `None` where points of one line stand apart, lines are written alike, or a point is left out: then
+/// they are written with care.
+pub(crate) fn write_at_once(batch: &Batch) -> Option<Encoded> {
+    let mut walk = Walk::new(batch.points.len());
+    let (mut speller, mut fields, mut lines) = (Speller::default(), Fieldset::default(), Lines::new(batch.window));
+    let mut numbers = Vec::new();
+    for points in batch.points.chunk_by(|one, next| rows::are_one(&one.series, &next.series)) {
+        let series = &points[0].series;
+        let place = walk.place(Name { path: &series.path, aggregate: "", shape: Shape::Gauge }, claims);
+        let starts = fields.of(points.iter().map(|point| point.series.aggregate.as_str()), &series.labels, &mut speller)?;
+        let first = numbers.last().map_or(0, |last| last + 1);
+        numbers.clear();
+        numbers.extend(first..first + points.len() as u32);
+        let mut written = Ok(());
+        lines.push(&numbers, starts, points.iter().map(|point| point.value), |line| {
+            let start = line.len();
+            let frame = walk.frame(place, &series.labels, |name| key_frame(name, &speller.keys(&series.labels, tag_key)));
+            written = write_key(frame, &series.labels, &mut speller, line);
+            walk.wrote(place, &line[start..]);
+        });
+        if written.is_err() || !points.iter().all(|point| point.value.is_finite()) {
+            return None;
+        }
+    }
+    walk.all_differ().then(|| Encoded { payloads: lines.packer.finish(), excluded: Vec::new(), notes: speller.finish() })
+}
+
+/// The same for every batch: points are gathered wherever they stand, and lines that are written alike get one more tag.
+pub(crate) fn write_with_care(batch: &Batch) -> Encoded {
+    let (rows, mut speller, mut frames) = (Rows::new(batch), Speller::default(), Frames::default());
+    let names = measurements(&rows, &mut speller);
+    let spelt = Spelt::new(
         rows.len(),
         |at| rows.raw(at),
         |at, labels, out| {
-            let start = out.len();
             let frame = frames.of(names.place(at), labels, || key_frame(names.of(at), &speller.keys(labels, tag_key)));
-            frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, tag_value, escape_tag, out));
-            if out.len() - start <= KEY_BYTES_MAX { Ok(()) } else { Err("its measurement and tags are longer than 64 KiB") }
+            write_key(frame, labels, &mut speller, out)
         },
-    )
+    );
+    let (mut fields, mut lines, mut excluded) = (Fieldset::default(), Lines::new(batch.window), rows.excluded.clone());
+    for at in 0..rows.len() {
+        let numbers = rows.points(at);
+        let points = || numbers.iter().map(|&point| &batch.points[point as usize]);
+        let starts = fields.of(points().map(|point| point.series.aggregate.as_str()), rows.raw(at).2, &mut speller);
+        match spelt.of(at).and_then(|key| Ok((key, starts.ok_or(names::TWIN)?))) {
+            Err(reason) => excluded.extend(numbers.iter().map(|&point| Excluded { point, reason })),
+            Ok((key, starts)) => lines.push(numbers, starts, points().map(|point| point.value), |line| line.extend_from_slice(key)),
+        }
+    }
+    excluded.sort_by_key(|excluded| excluded.point);
+    Encoded { payloads: lines.packer.finish(), excluded, notes: speller.finish() }
 }
 
 fn measurements(rows: &Rows<'_>, speller: &mut Speller) -> Names {
     let all = (0..rows.len()).map(|at| Name { path: rows.raw(at).0, aggregate: "", shape: Shape::Gauge });
-    Names::new(all, |name, mark| vec![measurement(name, mark)], speller)
+    Names::new(all, claims, speller)
 }
 
-/// The lines: what identifies each, its fields, the time.
-fn write(rows: &Rows<'_>, spelt: &Spelt, mut speller: Speller) -> Encoded {
-    let mut packer = Packer::new(Payload::new(b"", b"", b""), LINES_MAX, BODY_BYTES_MAX);
-    let mut excluded = rows.excluded.clone();
-    let end = format!(" {}\n", rows.batch.window.start_secs());
-    let mut fields = Fieldset::default();
-    for at in 0..rows.len() {
-        let points = rows.points(at);
-        match spelt.of(at) {
-            Err(reason) => excluded.extend(points.iter().map(|&point| Excluded { point, reason })),
-            Ok(key) => packer.push(points, |line| {
-                line.extend_from_slice(key);
-                for (start, &point) in fields.of(rows, at, &mut speller).iter().zip(points) {
-                    line.extend_from_slice(start);
-                    number::push(line, rows.batch.points[point as usize].value);
-                }
-                line.extend_from_slice(end.as_bytes());
-            }),
-        }
+fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
+    vec![measurement(name, mark)]
+}
+
+/// Bodies while they grow.
+struct Lines {
+    packer: Packer,
+    /// Time and end of every line.
+    end: String,
+}
+
+impl Lines {
+    fn new(window: Window) -> Lines {
+        Lines { packer: Packer::new(Payload::new(b"", b"", b""), LINES_MAX, BODY_BYTES_MAX), end: format!(" {}\n", window.start_secs()) }
     }
-    excluded.sort_by_key(|excluded| excluded.point);
-    Encoded { payloads: packer.finish(), excluded, notes: speller.finish() }
+
+    /// Adds the line of these points: `key` appends what identifies it, `starts` stand before the values.
+    fn push(&mut self, points: &[u32], starts: &[Vec<u8>], values: impl Iterator<Item = f64>, key: impl FnOnce(&mut Vec<u8>)) {
+        self.packer.push(points, |line| {
+            key(line);
+            for (start, value) in starts.iter().zip(values) {
+                line.extend_from_slice(start);
+                number::push(line, value);
+            }
+            line.extend_from_slice(self.end.as_bytes());
+        });
+    }
+}
+
+/// Appends what identifies a line.
+fn write_key(frame: &Frame, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let start = out.len();
+    frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, tag_value, escape_tag, out));
+    if out.len() - start <= KEY_BYTES_MAX { Ok(()) } else { Err("its measurement and tags are longer than 64 KiB") }
 }
 
 /// Path nodes with dots between them. A leading `#` would make the line a comment, a leading `_` is kept for the system.
@@ -401,19 +444,27 @@ struct Fieldset<'a> {
     aggregates: Vec<&'a str>,
     tags: Vec<String>,
     starts: Vec<Vec<u8>>,
+    /// Whether an aggregate is there twice.
+    repeats: bool,
 }
 
 impl<'a> Fieldset<'a> {
-    fn of(&mut self, rows: &Rows<'a>, row: usize, speller: &mut Speller) -> &[Vec<u8>] {
-        let (labels, aggregates) = (rows.raw(row).2, rows.aggregates(row));
+    /// `None` when an aggregate is there twice.
+    fn of(
+        &mut self,
+        aggregates: impl Iterator<Item = &'a str> + Clone,
+        labels: &[(String, Label)],
+        speller: &mut Speller,
+    ) -> Option<&[Vec<u8>]> {
         if !(aggregates.clone().eq(self.aggregates.iter().copied()) && frame::have_names(labels, &self.tags)) {
             self.aggregates = aggregates.collect();
             self.tags = labels.iter().map(|(name, _)| name.clone()).collect();
             let tags = speller.keys(labels, tag_key);
             let keys = names::distinct(&self.aggregates, |raw| field_key(raw, &tags));
             self.starts = keys.iter().enumerate().map(|(at, key)| field_start(at, key)).collect();
+            self.repeats = self.aggregates.iter().collect::<HashSet<_>>().len() < self.aggregates.len();
         }
-        &self.starts
+        (!self.repeats).then_some(&self.starts)
     }
 }
 
@@ -440,7 +491,7 @@ fn escape(text: &str, [one, two, three]: [u8; 3], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-fn escape_tag(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn escape_tag(text: &str, out: &mut Vec<u8>) {
     escape(text, TAG_SPECIAL, out);
 }
 
@@ -468,10 +519,10 @@ fn field_key(raw: &str, tags: &[String]) -> String {
 }
 
 /// What a tag's value may hold without an escape.
-const PLAIN: Plain = Plain::without(b",= \\");
+pub(crate) const PLAIN: Plain = Plain::without(b",= \\");
 
 /// A tag's value. There is no escape for a backslash: before a delimiter or at the end it would swallow what follows.
-fn tag_value(raw: &str) -> Clean<'_> {
+pub(crate) fn tag_value(raw: &str) -> Clean<'_> {
     if raw.bytes().all(|byte| matches!(byte, b' '..=b'[' | b']'..=b'~')) {
         return Clean::Faithful(raw.into());
     }

@@ -26,6 +26,7 @@ mod remote_write;
 mod reply;
 mod snippet;
 mod spelt;
+mod walk;
 
 pub use circonus_pull::CirconusPull;
 pub use circonus_push::CirconusPush;

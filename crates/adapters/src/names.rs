@@ -270,6 +270,38 @@ impl<'a> Name<'a> {
     }
 }
 
+/// The distinct names of a batch's series, each with a place of its own, in the order of their first series.
+#[derive(Default)]
+pub(crate) struct Places<'a> {
+    all: Vec<Name<'a>>,
+    known: HashMap<Name<'a>, u32>,
+    /// What came behind each name the last time: aggregates of a metric take turns.
+    behind: Vec<u32>,
+    last: u32,
+}
+
+impl<'a> Places<'a> {
+    /// The place of the next series' name.
+    pub(crate) fn of(&mut self, name: Name<'a>) -> usize {
+        let guess = self.behind.get(self.last as usize).copied();
+        let place = match guess {
+            Some(place) if self.all[place as usize] == name => return self.moved(place),
+            _ => *self.known.entry(name).or_insert(self.all.len() as u32),
+        };
+        if place as usize == self.all.len() {
+            self.all.push(name);
+            self.behind.push(place);
+        }
+        self.behind[self.last as usize] = place;
+        self.moved(place)
+    }
+
+    fn moved(&mut self, place: u32) -> usize {
+        self.last = place;
+        place as usize
+    }
+}
+
 /// The names of a batch's series, each written once.
 pub(crate) struct Names {
     /// For each series the place of its name in `written`.
@@ -285,26 +317,9 @@ impl Names {
         write: impl Fn(&Name<'a>, &str) -> Vec<String>,
         speller: &mut Speller,
     ) -> Names {
-        let (mut places, mut all, mut known) = (Vec::new(), Vec::<Name<'a>>::new(), HashMap::<Name<'a>, u32>::new());
-        // What came behind each name the last time: aggregates of a metric take turns.
-        let mut behind: Vec<u32> = Vec::new();
-        let mut last = 0;
-        for name in names {
-            let guess = behind.get(last as usize).copied();
-            let place = match guess {
-                Some(place) if all[place as usize] == name => place,
-                _ => *known.entry(name).or_insert_with(|| {
-                    all.push(name);
-                    behind.push(all.len() as u32 - 1);
-                    all.len() as u32 - 1
-                }),
-            };
-            if guess.is_some() {
-                behind[last as usize] = place;
-            }
-            last = place;
-            places.push(place);
-        }
+        let mut known = Places::default();
+        let places = names.map(|name| known.of(name) as u32).collect();
+        let all = known.all;
         let claims: Vec<Vec<String>> = all.iter().map(|name| write(name, "")).collect();
         let mut owners: HashMap<&str, BTreeSet<usize>> = HashMap::new();
         for (at, texts) in claims.iter().enumerate() {

@@ -12,7 +12,8 @@ use crate::pull::{Accept, Credentials, Pull, Rendered};
 use crate::push::Excluded;
 use crate::snippet::{self, About, Snippet};
 use crate::spelt::{self, Spelt};
-use model::{Counter, Page, PageSeries, Period, Problem, Shape};
+use crate::walk::Walk;
+use model::{Counter, Label, Page, PageSeries, Period, Problem, Shape};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
@@ -178,43 +179,7 @@ impl Pull for Prometheus {
 
     fn render(&self, page: &Page, accept: &Accept) -> Rendered {
         let format = Format::wanted(accept);
-        let mut speller = Speller::default();
-        let all = page.series.iter().map(|one| Name::of(&one.series, one.shape));
-        let names = Names::new(all, claims, &mut speller);
-        let raw = |at: usize| spelt::raw(&page.series[at].series);
-        let mut frames = Frames::default();
-        let spelt = Spelt::new(page.series.len(), raw, |at, labels, out| {
-            let frame = frames.of(names.place(at), labels, || frame(names.of(at), &speller.keys(labels, label_name)));
-            frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, label_value, escape, out));
-            Ok(())
-        });
-
-        let mut families: Vec<Vec<u32>> = Vec::new();
-        let mut excluded = Vec::new();
-        for (at, one) in page.series.iter().enumerate() {
-            let place = names.place(at);
-            if place == families.len() {
-                families.push(Vec::new());
-            }
-            families[place].push(at as u32);
-            excluded.extend(checked(one).and(spelt.of(at)).err().map(|reason| Excluded { point: at as u32, reason }));
-        }
-        // A line is the text of its series, a name's end, a number.
-        let lines = if format == Format::OpenMetrics { 3 } else { 2 };
-        let counters = page.series.iter().filter(|one| one.counter.is_some()).count();
-        let room = (spelt.bytes() / page.series.len().max(1) + 32) * (page.series.len() + counters * (lines - 1));
-        let mut body = Body { format, out: Vec::with_capacity(room), samples: 0 };
-        for members in &families {
-            let first = members[0] as usize;
-            let base = names.of(first);
-            let sound = |at: &u32| {
-                let one = &page.series[*at as usize];
-                checked(one).and(spelt.of(*at as usize)).ok().map(|text| (one, &text[base.len()..]))
-            };
-            let name = Name::of(&page.series[first].series, page.series[first].shape);
-            body.family(base, &name, page.window.period(), members.iter().filter_map(sound));
-        }
-        Rendered { content_type: format.content_type(), samples: body.samples, body: body.finish(), excluded, notes: speller.finish() }
+        render_at_once(page, format).unwrap_or_else(|| render_with_care(page, format))
     }
 
     fn credentials(&self) -> &Credentials {
@@ -278,9 +243,63 @@ impl Pull for Prometheus {
     }
 }
 
+/// A page in one walk. `None` where series are written alike or one is left out: then they are written with care.
+pub(crate) fn render_at_once(page: &Page, format: Format) -> Option<Rendered> {
+    let (mut walk, mut speller, mut families) = (Walk::new(page.series.len()), Speller::default(), Vec::<Family<'_>>::new());
+    for one in &page.series {
+        checked(one).ok()?;
+        let (name, labels) = (Name::of(&one.series, one.shape), &one.series.labels);
+        let place = walk.place(name, claims);
+        if place == families.len() {
+            families.push(Family::new(walk.name(place), name));
+        }
+        families[place].push(one, format, |out| {
+            let start = out.len();
+            let frame = walk.frame(place, labels, |_| frame("", &speller.keys(labels, label_name)));
+            write_labels(frame, labels, &mut speller, out);
+            walk.wrote(place, &out[start..]);
+        });
+    }
+    walk.all_differ().then(|| finish(&families, format, page.window.period(), Vec::new(), speller))
+}
+
+/// The same for every page: series that are written alike get one more label.
+pub(crate) fn render_with_care(page: &Page, format: Format) -> Rendered {
+    let mut speller = Speller::default();
+    let all = page.series.iter().map(|one| Name::of(&one.series, one.shape));
+    let names = Names::new(all, claims, &mut speller);
+    let raw = |at: usize| spelt::raw(&page.series[at].series);
+    let mut frames = Frames::default();
+    let spelt = Spelt::new(page.series.len(), raw, |at, labels, out| {
+        let frame = frames.of(names.place(at), labels, || frame(names.of(at), &speller.keys(labels, label_name)));
+        write_labels(frame, labels, &mut speller, out);
+        Ok(())
+    });
+
+    let (mut families, mut excluded) = (Vec::<Family<'_>>::new(), Vec::new());
+    for (at, one) in page.series.iter().enumerate() {
+        let (place, base) = (names.place(at), names.of(at));
+        if place == families.len() {
+            families.push(Family::new(base, Name::of(&one.series, one.shape)));
+        }
+        match checked(one).and(spelt.of(at)) {
+            Ok(text) => families[place].push(one, format, |out| out.extend_from_slice(&text[base.len()..])),
+            Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
+        }
+    }
+    finish(&families, format, page.window.period(), excluded, speller)
+}
+
+fn finish(families: &[Family<'_>], format: Format, period: Period, excluded: Vec<Excluded>, speller: Speller) -> Rendered {
+    let mut body = Body { format, out: Vec::with_capacity(families.iter().map(Family::room).sum()) };
+    families.iter().for_each(|family| body.family(family, period));
+    let samples = families.iter().map(|family| family.samples).sum();
+    Rendered { content_type: format.content_type(), samples, body: body.finish(), excluded, notes: speller.finish() }
+}
+
 /// The two formats of a page.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
     Text,
     OpenMetrics,
 }
@@ -305,48 +324,81 @@ impl Format {
     }
 }
 
+/// All lines of one metric and aggregate: the gauge of the window, and the counter where there is one.
+struct Family<'a> {
+    base: String,
+    name: Name<'a>,
+    /// What lines begin with.
+    gauge: String,
+    total: String,
+    created: String,
+    gauges: Vec<u8>,
+    counters: Vec<u8>,
+    samples: u64,
+}
+
+impl<'a> Family<'a> {
+    fn new(base: &str, name: Name<'a>) -> Family<'a> {
+        let ending = |end: &str| format!("{base}{end}");
+        let gauge = ending(if name.shape == Shape::Health { "" } else { "_window" });
+        let (total, created) = (ending("_total"), ending("_created"));
+        Family { base: base.to_owned(), name, gauge, total, created, gauges: Vec::new(), counters: Vec::new(), samples: 0 }
+    }
+
+    /// Adds the lines of a series whose labels `labels` appends.
+    fn push(&mut self, one: &PageSeries, format: Format, labels: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.gauges.len();
+        self.gauges.extend_from_slice(self.gauge.as_bytes());
+        labels(&mut self.gauges);
+        if let (Shape::Additive, Some(Counter { total, created })) = (self.name.shape, one.counter) {
+            let (out, labels) = (&mut self.counters, &self.gauges[start + self.gauge.len()..]);
+            [self.total.as_bytes(), labels, b" "].iter().for_each(|part| out.extend_from_slice(part));
+            number::push(out, total);
+            out.push(b'\n');
+            self.samples += 1;
+            if format == Format::OpenMetrics {
+                let (secs, micros) = (created.secs(), created.micros() % 1_000_000);
+                [self.created.as_bytes(), labels].iter().for_each(|part| out.extend_from_slice(part));
+                out.extend_from_slice(format!(" {secs}.{micros:06}\n").as_bytes());
+                self.samples += 1;
+            }
+        }
+        match one.value {
+            None => self.gauges.truncate(start),
+            Some(value) => {
+                self.gauges.push(b' ');
+                number::push(&mut self.gauges, value);
+                self.gauges.push(b'\n');
+                self.samples += 1;
+            }
+        }
+    }
+
+    /// About how many bytes it takes, with its heads.
+    fn room(&self) -> usize {
+        self.gauges.len() + self.counters.len() + 2 * (HELP_CHARS_MAX + self.base.len())
+    }
+}
+
 /// A page while it grows.
 struct Body {
     format: Format,
     out: Vec<u8>,
-    samples: u64,
 }
 
 impl Body {
-    /// All lines of one metric and aggregate: the gauge of the window, and the counter where there is one.
-    fn family<'a>(
-        &mut self,
-        base: &str,
-        name: &Name<'_>,
-        period: Period,
-        series: impl Iterator<Item = (&'a PageSeries, &'a [u8])> + Clone,
-    ) {
-        let shown = name.shown();
-        if name.shape == Shape::Health {
+    fn family(&mut self, family: &Family<'_>, period: Period) {
+        let (base, shape, shown) = (&family.base, family.name.shape, family.name.shown());
+        if shape == Shape::Health {
             self.head(base, "gauge", &shown);
         } else {
-            self.head(&format!("{base}_window"), "gauge", &format!("{shown}, over one window of {} s", period.secs()));
+            self.head(&family.gauge, "gauge", &format!("{shown}, over one window of {} s", period.secs()));
         }
-        let gauge = format!("{base}{}", if name.shape == Shape::Health { "" } else { "_window" });
-        for (one, labels) in series.clone() {
-            if let Some(value) = one.value {
-                self.sample(&gauge, labels, |out| number::push(out, value));
-            }
-        }
-        if name.shape != Shape::Additive {
-            return;
-        }
-        let counter = if self.format == Format::OpenMetrics { base.to_owned() } else { format!("{base}_total") };
-        self.head(&counter, "counter", &format!("{shown}, added up over the windows since the counter began"));
-        let (total_name, created_name) = (format!("{base}_total"), format!("{base}_created"));
-        for (one, labels) in series {
-            if let Some(Counter { total, created }) = one.counter {
-                self.sample(&total_name, labels, |out| number::push(out, total));
-                if self.format == Format::OpenMetrics {
-                    let (secs, micros) = (created.secs(), created.micros() % 1_000_000);
-                    self.sample(&created_name, labels, |out| out.extend_from_slice(format!("{secs}.{micros:06}").as_bytes()));
-                }
-            }
+        self.out.extend_from_slice(&family.gauges);
+        if shape == Shape::Additive {
+            let counter = if self.format == Format::OpenMetrics { base } else { &family.total };
+            self.head(counter, "counter", &format!("{shown}, added up over the windows since the counter began"));
+            self.out.extend_from_slice(&family.counters);
         }
     }
 
@@ -360,15 +412,6 @@ impl Body {
             }
         }
         self.out.extend_from_slice(format!("# HELP {family} {}\n# TYPE {family} {kind}\n", text.trim()).as_bytes());
-    }
-
-    fn sample(&mut self, name: &str, labels: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(labels);
-        self.out.push(b' ');
-        value(&mut self.out);
-        self.out.push(b'\n');
-        self.samples += 1;
     }
 
     fn finish(mut self) -> Vec<u8> {
@@ -414,8 +457,12 @@ fn frame(base: &str, keys: &[String]) -> Frame {
     frame
 }
 
+fn write_labels(frame: &Frame, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) {
+    frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, label_value, escape, out));
+}
+
 /// Appends a label's value as it stands between quotes.
-fn escape(value: &str, out: &mut Vec<u8>) {
+pub(crate) fn escape(value: &str, out: &mut Vec<u8>) {
     let mut rest = value.as_bytes();
     while let Some(at) = memchr::memchr3(b'\\', b'"', b'\n', rest) {
         out.extend_from_slice(&rest[..at]);
@@ -449,7 +496,7 @@ pub(crate) fn label_name(raw: &str) -> String {
 }
 
 /// What a label's value may hold without an escape.
-const PLAIN: Plain = Plain::without(b"\"\\");
+pub(crate) const PLAIN: Plain = Plain::without(b"\"\\");
 
 /// Any text is legal, but some scanners take control characters for the end of the page.
 pub(crate) fn label_value(raw: &str) -> Clean<'_> {

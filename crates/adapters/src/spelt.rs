@@ -96,16 +96,6 @@ impl Spelt {
         self.otherwise.extend(parted);
     }
 
-    /// Whether every series is written as it first was: none fell together with another, and none could not be written.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.otherwise.is_empty()
-    }
-
-    /// Bytes of all texts as they first were.
-    pub(crate) fn bytes(&self) -> usize {
-        self.text.len()
-    }
-
     fn first_text(&self, at: usize) -> &[u8] {
         let start = if at == 0 { 0 } else { self.ends[at - 1] };
         &self.text[start..self.ends[at]]
@@ -113,9 +103,6 @@ impl Spelt {
 
     /// The text of the series at a place, or why it is left out.
     pub(crate) fn of(&self, at: usize) -> Result<&[u8], &'static str> {
-        if self.is_plain() {
-            return Ok(self.first_text(at));
-        }
         match self.otherwise.get(&at) {
             None => Ok(self.first_text(at)),
             Some(Ok(text)) => Ok(text),

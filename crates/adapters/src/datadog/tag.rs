@@ -17,7 +17,7 @@ const TAKEN_KEYS: [&str; 2] = ["host", "device"];
 const TAKEN_START: &str = "dd.internal";
 
 /// What a value may hold anywhere. `_` and `:` are cut in some places.
-const PLAIN: Plain = Plain::without(b" !\"#$%&'()*+,:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`{|}~");
+pub(crate) const PLAIN: Plain = Plain::without(b" !\"#$%&'()*+,:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`{|}~");
 
 /// `key:value`.
 pub(super) fn text(key: &str, label: &Label, speller: &mut Speller) -> String {
@@ -51,7 +51,7 @@ pub(super) fn key(raw: &str) -> String {
 }
 
 /// A tag's value, so short that a mark can follow it where it needs one.
-fn value(raw: &str, chars_max: usize) -> Clean<'_> {
+pub(crate) fn value(raw: &str, chars_max: usize) -> Clean<'_> {
     let mut text = String::with_capacity(raw.len());
     for c in raw.chars().flat_map(char::to_lowercase) {
         let c = if is_tag_char(c) { c } else { '_' };
