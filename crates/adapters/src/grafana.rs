@@ -212,7 +212,7 @@ fn frame(name: &str, keys: &[String]) -> Frame {
 /// Appends a text as JSON has it between quotes.
 pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
     let quoted = Value::from(text).to_string();
-    out.extend_from_slice(quoted[1..quoted.len() - 1].as_bytes());
+    out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
 }
 
 /// What a tag's value may hold anywhere, in JSON too. `~` and blanks are refused only at its ends.

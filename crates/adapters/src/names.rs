@@ -71,11 +71,7 @@ impl Plain {
 
     /// Whether a text of such bytes is neither too long nor one that might stand for something else, so that it is written as it is.
     fn holds(&self, text: &[u8], chars_max: usize) -> bool {
-        let might_be_taken = match text {
-            [] | [b'_', b'_', ..] | b"none" => true,
-            [.., b'_', b'x', _, _, _, _, _, _, _, _] => true,
-            _ => false,
-        };
+        let might_be_taken = matches!(text, [] | [b'_', b'_', ..] | b"none" | [.., b'_', b'x', _, _, _, _, _, _, _, _]);
         !might_be_taken && text.len() <= chars_max && text.iter().all(|byte| self.0[usize::from(*byte)])
     }
 }

@@ -245,22 +245,26 @@ impl Pull for Prometheus {
 
 /// A page in one walk. `None` where series are written alike or one is left out: then they are written with care.
 pub(crate) fn render_at_once(page: &Page, format: Format) -> Option<Rendered> {
-    let (mut walk, mut speller, mut families) = (Walk::new(page.series.len()), Speller::default(), Vec::<Family<'_>>::new());
-    for one in &page.series {
+    let (mut walk, mut speller, mut families) = (Walk::new(page.series.len()), Speller::default(), Vec::<Family>::new());
+    for (at, one) in page.series.iter().enumerate() {
         checked(one).ok()?;
         let (name, labels) = (Name::of(&one.series, one.shape), &one.series.labels);
         let place = walk.place(name, claims);
         if place == families.len() {
-            families.push(Family::new(walk.name(place), name));
+            families.push(Family::new(walk.name(place), name, format, page.window.period()));
         }
-        families[place].push(one, format, |out| {
+        families[place].push(one, |out| {
             let start = out.len();
             let frame = walk.frame(place, labels, |_| frame("", &speller.keys(labels, label_name)));
             write_labels(frame, labels, &mut speller, out);
             walk.wrote(place, &out[start..]);
         });
+        // As much for each of the others as for those so far, so that the lines are not moved again and again.
+        if at == page.series.len() / 16 {
+            families.iter_mut().for_each(|family| family.reserve(16));
+        }
     }
-    walk.all_differ().then(|| finish(&families, format, page.window.period(), Vec::new(), speller))
+    walk.all_differ().then(|| finish(families, format, Vec::new(), speller))
 }
 
 /// The same for every page: series that are written alike get one more label.
@@ -276,25 +280,35 @@ pub(crate) fn render_with_care(page: &Page, format: Format) -> Rendered {
         Ok(())
     });
 
-    let (mut families, mut excluded) = (Vec::<Family<'_>>::new(), Vec::new());
+    let (mut families, mut excluded) = (Vec::<Family>::new(), Vec::new());
     for (at, one) in page.series.iter().enumerate() {
         let (place, base) = (names.place(at), names.of(at));
         if place == families.len() {
-            families.push(Family::new(base, Name::of(&one.series, one.shape)));
+            families.push(Family::new(base, Name::of(&one.series, one.shape), format, page.window.period()));
         }
         match checked(one).and(spelt.of(at)) {
-            Ok(text) => families[place].push(one, format, |out| out.extend_from_slice(&text[base.len()..])),
+            Ok(text) => families[place].push(one, |out| out.extend_from_slice(&text[base.len()..])),
             Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
         }
     }
-    finish(&families, format, page.window.period(), excluded, speller)
+    finish(families, format, excluded, speller)
 }
 
-fn finish(families: &[Family<'_>], format: Format, period: Period, excluded: Vec<Excluded>, speller: Speller) -> Rendered {
-    let mut body = Body { format, out: Vec::with_capacity(families.iter().map(Family::room).sum()) };
-    families.iter().for_each(|family| body.family(family, period));
+fn finish(families: Vec<Family>, format: Format, excluded: Vec<Excluded>, speller: Speller) -> Rendered {
     let samples = families.iter().map(|family| family.samples).sum();
-    Rendered { content_type: format.content_type(), samples, body: body.finish(), excluded, notes: speller.finish() }
+    // The lines of a page's greatest family need not be moved where it is the first.
+    let mut body = Vec::new();
+    for lines in families.into_iter().flat_map(|family| [family.gauges, family.counters]) {
+        if body.is_empty() {
+            body = lines;
+        } else {
+            body.extend_from_slice(&lines);
+        }
+    }
+    if format == Format::OpenMetrics {
+        body.extend_from_slice(b"# EOF\n");
+    }
+    Rendered { content_type: format.content_type(), samples, body, excluded, notes: speller.finish() }
 }
 
 /// The two formats of a page.
@@ -325,9 +339,9 @@ impl Format {
 }
 
 /// All lines of one metric and aggregate: the gauge of the window, and the counter where there is one.
-struct Family<'a> {
-    base: String,
-    name: Name<'a>,
+struct Family {
+    shape: Shape,
+    format: Format,
     /// What lines begin with.
     gauge: String,
     total: String,
@@ -337,26 +351,40 @@ struct Family<'a> {
     samples: u64,
 }
 
-impl<'a> Family<'a> {
-    fn new(base: &str, name: Name<'a>) -> Family<'a> {
-        let ending = |end: &str| format!("{base}{end}");
-        let gauge = ending(if name.shape == Shape::Health { "" } else { "_window" });
+impl Family {
+    fn new(base: &str, name: Name<'_>, format: Format, period: Period) -> Family {
+        let (shape, shown, ending) = (name.shape, name.shown(), |end: &str| format!("{base}{end}"));
+        let gauge = ending(if shape == Shape::Health { "" } else { "_window" });
         let (total, created) = (ending("_total"), ending("_created"));
-        Family { base: base.to_owned(), name, gauge, total, created, gauges: Vec::new(), counters: Vec::new(), samples: 0 }
+        let gauges = match shape {
+            Shape::Health => head(format, base, "gauge", &shown),
+            _ => head(format, &gauge, "gauge", &format!("{shown}, over one window of {} s", period.secs())),
+        };
+        let counter = if format == Format::OpenMetrics { base } else { &total };
+        let counters = match shape {
+            Shape::Additive => head(format, counter, "counter", &format!("{shown}, added up over the windows since the counter began")),
+            _ => Vec::new(),
+        };
+        Family { shape, format, gauge, total, created, gauges, counters, samples: 0 }
+    }
+
+    /// Makes room for so many times the lines there are.
+    fn reserve(&mut self, times: usize) {
+        [&mut self.gauges, &mut self.counters].into_iter().for_each(|lines| lines.reserve(times * lines.len()));
     }
 
     /// Adds the lines of a series whose labels `labels` appends.
-    fn push(&mut self, one: &PageSeries, format: Format, labels: impl FnOnce(&mut Vec<u8>)) {
+    fn push(&mut self, one: &PageSeries, labels: impl FnOnce(&mut Vec<u8>)) {
         let start = self.gauges.len();
         self.gauges.extend_from_slice(self.gauge.as_bytes());
         labels(&mut self.gauges);
-        if let (Shape::Additive, Some(Counter { total, created })) = (self.name.shape, one.counter) {
+        if let (Shape::Additive, Some(Counter { total, created })) = (self.shape, one.counter) {
             let (out, labels) = (&mut self.counters, &self.gauges[start + self.gauge.len()..]);
             [self.total.as_bytes(), labels, b" "].iter().for_each(|part| out.extend_from_slice(part));
             number::push(out, total);
             out.push(b'\n');
             self.samples += 1;
-            if format == Format::OpenMetrics {
+            if self.format == Format::OpenMetrics {
                 let (secs, micros) = (created.secs(), created.micros() % 1_000_000);
                 [self.created.as_bytes(), labels].iter().for_each(|part| out.extend_from_slice(part));
                 out.extend_from_slice(format!(" {secs}.{micros:06}\n").as_bytes());
@@ -373,53 +401,19 @@ impl<'a> Family<'a> {
             }
         }
     }
-
-    /// About how many bytes it takes, with its heads.
-    fn room(&self) -> usize {
-        self.gauges.len() + self.counters.len() + 2 * (HELP_CHARS_MAX + self.base.len())
-    }
 }
 
-/// A page while it grows.
-struct Body {
-    format: Format,
-    out: Vec<u8>,
-}
-
-impl Body {
-    fn family(&mut self, family: &Family<'_>, period: Period) {
-        let (base, shape, shown) = (&family.base, family.name.shape, family.name.shown());
-        if shape == Shape::Health {
-            self.head(base, "gauge", &shown);
-        } else {
-            self.head(&family.gauge, "gauge", &format!("{shown}, over one window of {} s", period.secs()));
-        }
-        self.out.extend_from_slice(&family.gauges);
-        if shape == Shape::Additive {
-            let counter = if self.format == Format::OpenMetrics { base } else { &family.total };
-            self.head(counter, "counter", &format!("{shown}, added up over the windows since the counter began"));
-            self.out.extend_from_slice(&family.counters);
+/// What stands above the samples of a family.
+fn head(format: Format, family: &str, kind: &str, help: &str) -> Vec<u8> {
+    let mut text = String::new();
+    for c in help.chars().take(HELP_CHARS_MAX) {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' if format == Format::OpenMetrics => text.push_str("\\\""),
+            c => text.push(if is_value_char(c) && c != '\n' { c } else { ' ' }),
         }
     }
-
-    fn head(&mut self, family: &str, kind: &str, help: &str) {
-        let mut text = String::new();
-        for c in help.chars().take(HELP_CHARS_MAX) {
-            match c {
-                '\\' => text.push_str("\\\\"),
-                '"' if self.format == Format::OpenMetrics => text.push_str("\\\""),
-                c => text.push(if is_value_char(c) && c != '\n' { c } else { ' ' }),
-            }
-        }
-        self.out.extend_from_slice(format!("# HELP {family} {}\n# TYPE {family} {kind}\n", text.trim()).as_bytes());
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        if self.format == Format::OpenMetrics {
-            self.out.extend_from_slice(b"# EOF\n");
-        }
-        self.out
-    }
+    format!("# HELP {family} {}\n# TYPE {family} {kind}\n", text.trim()).into_bytes()
 }
 
 /// A name and the gauge's name made from it. Counters need no more: what could be called `x_total` or `x_created` beside the counter
