@@ -2,8 +2,9 @@
 //!
 //! Wire facts: metric-stores 7.2 and 7.3, and reconnoiter's source (`httptrap.c`, `noit_metric.c`, `noit_check.c`).
 
-use crate::names::{self, Clean, Name, Names, Speller, Spelt};
+use crate::names::{self, Clean, Name, Names, Speller};
 use crate::snippet::{self, About, Snippet};
+use crate::spelt::{self, Spelt};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use model::{Label, Series, Shape};
@@ -34,16 +35,20 @@ pub(crate) enum Layout {
 pub(crate) fn spell<'a>(series: impl Iterator<Item = &'a Series> + Clone, layout: Layout, speller: &mut Speller) -> Spelt {
     // Circonus knows no types beside the number's own.
     let names = Names::new(series.clone().map(|one| Name::of(one, Shape::Gauge)), |name, mark| vec![write_name(name, mark)], speller);
-    let series: Vec<_> = series.map(names::raw).collect();
-    Spelt::new(&series, |at, labels, out| {
-        let start = out.len();
-        out.extend_from_slice(names.of(at).as_bytes());
-        match layout {
-            Layout::StreamTags => write_tags(labels, speller, out)?,
-            Layout::Path => write_values(labels, speller, out),
-        }
-        if out.len() - start <= NAME_BYTES_MAX { Ok(()) } else { Err("its name is longer than 4,095 bytes") }
-    })
+    let series: Vec<&Series> = series.collect();
+    Spelt::new(
+        series.len(),
+        |at| spelt::raw(series[at]),
+        |at, labels, out| {
+            let start = out.len();
+            out.extend_from_slice(names.of(at).as_bytes());
+            match layout {
+                Layout::StreamTags => write_tags(labels, speller, out)?,
+                Layout::Path => write_values(labels, speller, out),
+            }
+            if out.len() - start <= NAME_BYTES_MAX { Ok(()) } else { Err("its name is longer than 4,095 bytes") }
+        },
+    )
 }
 
 /// Appends a name as JSON.

@@ -85,24 +85,22 @@ impl Push for CirconusPush {
         let mut speller = Speller::default();
         let spelt = circonus::spell(batch.points.iter().map(|point| &point.series), self.layout, &mut speller);
         let mut packer = Packer::new(Payload::new(b"{\n", b",\n", b"\n}\n"), METRICS_MAX, BODY_BYTES_MAX);
-        let (mut excluded, mut metric) = (Vec::new(), Vec::new());
+        let mut excluded = Vec::new();
         let end = format!(",\"_ts\":{}}}", batch.window.start_secs() * 1_000);
         for (at, point) in batch.points.iter().enumerate() {
             let name = if point.value.is_finite() { spelt.of(at) } else { Err(number::NOT_FINITE) };
             match name {
                 Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
-                Ok(name) => {
-                    metric.clear();
-                    circonus::write_json_name(name, &mut metric);
+                Ok(name) => packer.push(&[at as u32], |metric| {
+                    circonus::write_json_name(name, metric);
                     metric.extend_from_slice(if survives_the_type(point.value) {
                         b":{\"_type\":\"n\",\"_value\":"
                     } else {
                         b":{\"_value\":"
                     });
-                    circonus::write_number(point.value, &mut metric);
+                    circonus::write_number(point.value, metric);
                     metric.extend_from_slice(end.as_bytes());
-                    packer.push(&metric, &[at as u32]);
-                }
+                }),
             }
         }
         Encoded { payloads: packer.finish(), excluded, notes: speller.finish() }

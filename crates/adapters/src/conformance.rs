@@ -2,6 +2,7 @@
 //!
 //! Each point of a test batch has a value of its own, so a reader's samples say where each point ended up.
 
+mod at_once;
 mod circonus;
 mod datadog;
 mod docs;

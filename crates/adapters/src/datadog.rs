@@ -7,21 +7,23 @@
 mod endpoint;
 mod metadata;
 mod reply;
-mod tag;
+pub(crate) mod tag;
 
 use crate::base_url;
 use crate::description::{Description, Direction, Field, Kind, Preset};
 use crate::fields::Fields;
+use crate::frame::{Frame, Frames};
 use crate::gzip::gzip;
-use crate::names::{self, Name, Names, Speller, Spelt};
+use crate::names::{self, Name, Names, Speller};
 use crate::number;
 use crate::outgoing::{HeaderText, HttpRequest, Outgoing};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Probe, Push};
 use crate::reply::{Reply, Verdict};
 use crate::snippet::{self, About, Snippet};
+use crate::spelt::{self, Spelt};
 use endpoint::Endpoint;
-use model::{Batch, Label, Problem, Secret, Shape};
+use model::{Batch, Problem, Secret, Shape};
 use serde_json::{Map, Value, json};
 
 pub(crate) static DESCRIPTION: Description = Description {
@@ -125,28 +127,29 @@ impl Push for Datadog {
     fn encode(&self, batch: &Batch) -> Encoded {
         let mut speller = Speller::default();
         let names = metric_names(batch, &mut speller);
-        let series: Vec<_> = batch.points.iter().map(|point| names::raw(&point.series)).collect();
-        let spelt = Spelt::new(&series, |at, labels, out| {
-            write_series(names.of(at), labels, &mut speller, out);
+        let raw = |at: usize| spelt::raw(&batch.points[at].series);
+        let mut frames = Frames::default();
+        let spelt = Spelt::new(batch.points.len(), raw, |at, labels, out| {
+            let keys = speller.keys(labels, tag::key);
+            let frame = frames.of(names.place(at), labels, || frame(names.of(at), &keys));
+            frame.write(labels, out, |at, label, out| tag::write(&keys[at], label, &mut speller, out));
             Ok(())
         });
 
         // One series a line, for people who read a preview.
         let mut packer = Packer::new(Payload::new(b"{\"series\":[\n", b",\n", b"\n]}\n"), usize::MAX, BODY_BYTES_MAX);
         let (interval_secs, time_secs) = (batch.window.period().secs(), DESCRIPTION.time_secs(batch.window));
-        let (mut excluded, mut piece) = (Vec::new(), Vec::new());
+        let mut excluded = Vec::new();
         for (at, point) in batch.points.iter().enumerate() {
             let text = if point.value.is_finite() { spelt.of(at) } else { Err(number::NOT_FINITE) };
             match text {
                 Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
-                Ok(text) => {
-                    piece.clear();
+                Ok(text) => packer.push(&[at as u32], |piece| {
                     piece.push(b'{');
                     piece.extend_from_slice(text);
-                    self.write_point(point.shape, interval_secs, time_secs, point.value, &mut piece);
+                    self.write_point(point.shape, interval_secs, time_secs, point.value, piece);
                     piece.push(b'}');
-                    packer.push(&piece, &[at as u32]);
-                }
+                }),
             }
         }
         let mut payloads = Vec::new();
@@ -284,18 +287,20 @@ fn metric_name(name: &Name<'_>, mark: &str) -> String {
     format!("{stem}{}", if mark.is_empty() { &own } else { mark })
 }
 
-/// Appends what identifies a series: name and tags. The store knows no order of tags, so they are sorted.
-fn write_series(name: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("\"metric\":\"{name}\"").as_bytes());
-    let keys = speller.keys(labels, tag::key);
-    let mut tags: Vec<String> = keys.iter().zip(labels).map(|(key, (_, label))| tag::text(key, label, speller)).collect();
-    tags.sort_unstable();
-    for (at, tag) in tags.iter().enumerate() {
-        // A tag holds nothing that JSON would escape.
-        out.extend_from_slice(if at == 0 { b",\"tags\":[\"" } else { b"\",\"" });
-        out.extend_from_slice(tag.as_bytes());
+/// What identifies a series: name and tags. The store knows no order of tags, so they are sorted; no key holds the `:` behind it, so
+/// their values say nothing about that order. Neither they nor their keys hold anything that JSON would escape.
+fn frame(name: &str, keys: &[String]) -> Frame {
+    let mut frame = Frame::default();
+    frame.push(format!("\"metric\":\"{name}\""));
+    let mut tags: Vec<(usize, String)> = keys.iter().map(|key| format!("{key}:")).enumerate().collect();
+    tags.sort_unstable_by(|(_, one), (_, other)| one.cmp(other));
+    for (at, (label, start)) in tags.iter().enumerate() {
+        frame.push(if at == 0 { ",\"tags\":[\"" } else { "\",\"" });
+        frame.push(start);
+        frame.gap(*label);
     }
     if !tags.is_empty() {
-        out.extend_from_slice(b"\"]");
+        frame.push("\"]");
     }
+    frame
 }

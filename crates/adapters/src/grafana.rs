@@ -8,15 +8,17 @@ mod reply;
 use crate::base_url;
 use crate::description::{Description, Direction, Field, Kind};
 use crate::fields::Fields;
+use crate::frame::{Frame, Frames};
 use crate::graphite::{self, is_path_char, tag_key};
-use crate::names::{self, Clean, Name, Names, Speller, Spelt};
+use crate::names::{self, Clean, Name, Names, Plain, Speller};
 use crate::number;
 use crate::outgoing::{HeaderText, HttpRequest, Outgoing};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Probe, Push};
 use crate::reply::{Reply, Verdict};
 use crate::snippet::{self, About, Snippet};
-use model::{Batch, Label, Problem, Secret, Shape};
+use crate::spelt::{self, Spelt};
+use model::{Batch, Problem, Secret, Shape};
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -95,9 +97,11 @@ impl Push for Grafana {
         // Every metric is a gauge: a type is a part of a series' identity here, not of its meaning.
         let all = batch.points.iter().map(|point| Name::of(&point.series, Shape::Gauge));
         let names = Names::new(all, |name, mark| vec![metric_name(name, mark)], &mut speller);
-        let series: Vec<_> = batch.points.iter().map(|point| names::raw(&point.series)).collect();
-        let spelt = Spelt::new(&series, |at, labels, out| {
-            write_series(names.of(at), labels, &mut speller, out);
+        let raw = |at: usize| spelt::raw(&batch.points[at].series);
+        let mut frames = Frames::default();
+        let spelt = Spelt::new(batch.points.len(), raw, |at, labels, out| {
+            let frame = frames.of(names.place(at), labels, || frame(names.of(at), &speller.keys(labels, tag_key)));
+            frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, tag_value, write_json, out));
             Ok(())
         });
 
@@ -105,20 +109,18 @@ impl Push for Grafana {
         let mut packer = Packer::new(Payload::new(b"[\n", b",\n", b"\n]\n"), METRICS_MAX, BODY_BYTES_MAX);
         let middle = format!(",\"interval\":{},\"value\":", batch.window.period().secs());
         let end = format!(",\"time\":{},\"mtype\":\"gauge\",\"unit\":\"\"}}", DESCRIPTION.time_secs(batch.window));
-        let (mut excluded, mut piece) = (Vec::new(), Vec::new());
+        let mut excluded = Vec::new();
         for (at, point) in batch.points.iter().enumerate() {
             let text = if point.value.is_finite() { spelt.of(at) } else { Err(number::NOT_FINITE) };
             match text {
                 Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
-                Ok(text) => {
-                    piece.clear();
+                Ok(text) => packer.push(&[at as u32], |piece| {
                     piece.push(b'{');
                     piece.extend_from_slice(text);
                     piece.extend_from_slice(middle.as_bytes());
-                    number::push(&mut piece, point.value);
+                    number::push(piece, point.value);
                     piece.extend_from_slice(end.as_bytes());
-                    packer.push(&piece, &[at as u32]);
-                }
+                }),
             }
         }
         Encoded { payloads: packer.finish(), excluded, notes: speller.finish() }
@@ -190,27 +192,34 @@ fn metric_name(name: &Name<'_>, mark: &str) -> String {
     format!("{}{mark}", nodes.collect::<Vec<_>>().join("."))
 }
 
-/// Appends what identifies a series: name and tags. The store knows no order of tags, so they are sorted.
-fn write_series(name: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("\"name\":\"{name}\",\"tags\":[").as_bytes());
-    let keys = speller.keys(labels, tag_key);
-    let tag = |(key, (_, label)): (&String, &(String, Label))| {
-        let value = speller.value(label, names::VALUE_CHARS_MAX, tag_value);
-        format!("{key}={value}")
-    };
-    let mut tags: Vec<String> = keys.iter().zip(labels).map(tag).collect();
-    tags.sort_unstable();
-    for (at, tag) in tags.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        serde_json::to_writer(&mut *out, tag).expect("writing into memory cannot fail");
+/// What identifies a series: name and tags. The store knows no order of tags, so they are sorted; no key holds the `=` behind it, so
+/// their values say nothing about that order.
+fn frame(name: &str, keys: &[String]) -> Frame {
+    let mut frame = Frame::default();
+    frame.push(format!("\"name\":\"{name}\",\"tags\":["));
+    let mut tags: Vec<(usize, String)> = keys.iter().map(|key| format!("{key}=")).enumerate().collect();
+    tags.sort_unstable_by(|(_, one), (_, other)| one.cmp(other));
+    for (at, (label, start)) in tags.iter().enumerate() {
+        frame.push(if at == 0 { "\"" } else { ",\"" });
+        frame.push(start);
+        frame.gap(*label);
+        frame.push("\"");
     }
-    out.push(b']');
+    frame.push("]");
+    frame
 }
 
+/// Appends a text as JSON has it between quotes.
+pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
+    let quoted = Value::from(text).to_string();
+    out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
+}
+
+/// What a tag's value may hold anywhere, in JSON too. `~` and blanks are refused only at its ends.
+pub(crate) const PLAIN: Plain = Plain::without(b"\"\\;~ ");
+
 /// A tag's value: JSON carries any text, but `;` and a leading `~` are refused, and blanks at the ends do not survive every query.
-fn tag_value(raw: &str) -> Clean<'_> {
+pub(crate) fn tag_value(raw: &str) -> Clean<'_> {
     let keep = |c: char| c == ' ' || !(c == ';' || c.is_control() || c.is_whitespace());
     if raw.chars().all(keep) && !raw.starts_with(['~', ' ']) && !raw.ends_with(' ') {
         return Clean::Faithful(raw.into());

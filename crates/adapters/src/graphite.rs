@@ -4,13 +4,15 @@
 
 use crate::description::{Description, Direction, Field, Kind, Preset};
 use crate::fields::Fields;
-use crate::names::{self, Clean, Name, Names, Speller, Spelt};
+use crate::frame::{Frame, Frames};
+use crate::names::{self, Clean, Name, Names, Plain, Speller};
 use crate::number;
 use crate::outgoing::{Outgoing, TcpLines};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{self, Reply, Verdict};
 use crate::snippet::{self, About, Snippet};
+use crate::spelt::{self, Spelt};
 use model::{Batch, Label, Period, Point, Problem, Shape};
 use serde_json::{Map, Value, json};
 
@@ -89,39 +91,6 @@ impl Graphite {
         let store = host.zip(port).map(|(host, port)| Graphite { host, port, layout, tls, step_secs });
         fields.finish(store)
     }
-
-    /// Appends what identifies a series: everything of its line before the value.
-    fn write(
-        &self,
-        name: &str,
-        aggregate: &str,
-        labels: &[(String, Label)],
-        speller: &mut Speller,
-        out: &mut Vec<u8>,
-    ) -> Result<(), &'static str> {
-        let start = out.len();
-        out.extend_from_slice(name.as_bytes());
-        if self.layout == Layout::Tagged {
-            let keys = speller.keys(labels, tag_key);
-            for (key, (_, label)) in keys.iter().zip(labels) {
-                let value = speller.value(label, names::VALUE_CHARS_MAX, tag_value);
-                [";", key, "=", &value].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
-            }
-            return if out.len() - start <= LINE_BYTES_MAX { Ok(()) } else { Err("its name and tags are longer than 8 KiB") };
-        }
-        let keys = speller.keys(labels, path_key);
-        for (key, (_, label)) in keys.iter().zip(labels) {
-            let value = speller.value(label, names::NAME_CHARS_MAX, path_value);
-            [".", key, ".", &value].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
-        }
-        out.push(b'.');
-        out.extend_from_slice(names::node(aggregate, is_path_char).as_bytes());
-        if out.len() - start <= PATH_BYTES_MAX {
-            Ok(())
-        } else {
-            Err("its path is longer than 230 bytes; use the tagged layout or shorter names")
-        }
-    }
 }
 
 impl Push for Graphite {
@@ -136,26 +105,30 @@ impl Push for Graphite {
         let all = batch.points.iter().map(|point| Name::of(&point.series, Shape::Gauge));
         let all = all.map(|name| if tagged { name } else { Name { aggregate: "", ..name } });
         let names = Names::new(all, |name, mark| vec![self.name(name, mark)], &mut speller);
-        let series: Vec<_> = batch.points.iter().map(|point| names::raw(&point.series)).collect();
-        let spelt =
-            Spelt::new(&series, |at, labels, out| self.write(names.of(at), &batch.points[at].series.aggregate, labels, &mut speller, out));
+        let raw = |at: usize| spelt::raw(&batch.points[at].series);
+        let mut frames = Frames::default();
+        let spelt = Spelt::new(batch.points.len(), raw, |at, labels, out| {
+            if tagged {
+                let frame = frames.of(names.place(at), labels, || tagged_frame(names.of(at), &speller.keys(labels, tag_key)));
+                return write_tagged(frame, labels, &mut speller, out);
+            }
+            write_path(names.of(at), &batch.points[at].series.aggregate, labels, &mut speller, out)
+        });
 
         let mut packer = Packer::new(Payload::new(b"", b"", b""), usize::MAX, BODY_BYTES_MAX);
-        let (mut excluded, mut line) = (Vec::new(), Vec::new());
+        let mut excluded = Vec::new();
         // The last line too ends in a newline: Carbon loses it otherwise, without a word.
         let end = format!(" {}\n", batch.window.start_secs());
         for (at, point) in batch.points.iter().enumerate() {
             let text = if point.value.is_finite() { spelt.of(at) } else { Err(number::NOT_FINITE) };
             match text {
                 Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
-                Ok(text) => {
-                    line.clear();
+                Ok(text) => packer.push(&[at as u32], |line| {
                     line.extend_from_slice(text);
                     line.push(b' ');
-                    number::push(&mut line, point.value);
+                    number::push(line, point.value);
                     line.extend_from_slice(end.as_bytes());
-                    packer.push(&line, &[at as u32]);
-                }
+                }),
             }
         }
         Encoded { payloads: packer.finish(), excluded, notes: speller.finish() }
@@ -231,6 +204,48 @@ impl Push for Graphite {
     }
 }
 
+/// What series of one name have in common: `name;key=value`.
+fn tagged_frame(name: &str, keys: &[String]) -> Frame {
+    let mut frame = Frame::default();
+    frame.push(name);
+    for (label, key) in keys.iter().enumerate() {
+        [";", key, "="].iter().for_each(|part| frame.push(part));
+        frame.gap(label);
+    }
+    frame
+}
+
+/// Appends what identifies a series: everything of its line before the value.
+fn write_tagged(frame: &Frame, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let start = out.len();
+    frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, tag_value, names::as_it_is, out));
+    if out.len() - start <= LINE_BYTES_MAX { Ok(()) } else { Err("its name and tags are longer than 8 KiB") }
+}
+
+/// The same in the path layout.
+fn write_path(
+    name: &str,
+    aggregate: &str,
+    labels: &[(String, Label)],
+    speller: &mut Speller,
+    out: &mut Vec<u8>,
+) -> Result<(), &'static str> {
+    let start = out.len();
+    out.extend_from_slice(name.as_bytes());
+    let keys = speller.keys(labels, path_key);
+    for (key, (_, label)) in keys.iter().zip(labels) {
+        let value = speller.value(label, names::NAME_CHARS_MAX, path_value);
+        [".", key, ".", &value].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    }
+    out.push(b'.');
+    out.extend_from_slice(names::node(aggregate, is_path_char).as_bytes());
+    if out.len() - start <= PATH_BYTES_MAX {
+        Ok(())
+    } else {
+        Err("its path is longer than 230 bytes; use the tagged layout or shorter names")
+    }
+}
+
 impl Graphite {
     /// The nodes from the root to the metric, in the tagged layout also the aggregate.
     fn name(&self, name: &Name<'_>, mark: &str) -> String {
@@ -287,9 +302,12 @@ pub(crate) fn tag_key(raw: &str) -> String {
     if key == "name" { "label_name".to_owned() } else { key }
 }
 
+/// What a tag's value may hold anywhere. `~` and `}` are refused only at its ends.
+pub(crate) const PLAIN: Plain = Plain::without(b" ;~}");
+
 /// A tag's value (metric-stores 3.2). One bad value would keep the good series behind it from being found, so nothing that any
 /// parser on the way could take for a delimiter passes.
-fn tag_value(raw: &str) -> Clean<'_> {
+pub(crate) fn tag_value(raw: &str) -> Clean<'_> {
     let clean = Clean::replacing(raw, |c| !(c == ';' || c.is_whitespace() || c.is_control()));
     let text = match &clean {
         Clean::Faithful(text) => text.as_ref(),

@@ -4,24 +4,28 @@
 
 mod endpoint;
 mod reply;
+mod rows;
 
 use crate::description::{Description, Direction, Field, Kind};
 use crate::fields::Fields;
+use crate::frame::{self, Frame, Frames};
 use crate::gzip::gzip;
-use crate::names::{self, Clean, Name, Names, Raw, Speller, Spelt};
+use crate::names::{self, Clean, Name, Names, Plain, Speller};
 use crate::number;
 use crate::outgoing::{HeaderText, HttpRequest, Outgoing};
 use crate::payload::{Packer, Payload};
 use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{Reply, Verdict};
 use crate::snippet::{self, About, Snippet};
+use crate::spelt::Spelt;
+use crate::walk::Walk;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use endpoint::{Endpoint, Flavour};
-use hashbrown::{DefaultHashBuilder, HashTable};
-use model::{Batch, Label, Secret, Shape};
+use model::{Batch, Label, Secret, Shape, Window};
+use rows::Rows;
 use serde_json::{Map, Value, json};
-use std::hash::BuildHasher;
+use std::collections::HashSet;
 
 pub(crate) static DESCRIPTION: Description = Description {
     name: "influxdb",
@@ -121,31 +125,7 @@ impl Push for InfluxDb {
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {
-        let mut speller = Speller::default();
-        let (rows, mut excluded) = rows(batch);
-        let all = rows.iter().map(|row| Name { path: row.raw.0, aggregate: "", shape: Shape::Gauge });
-        let names = Names::new(all, |name, mark| vec![measurement(name, mark)], &mut speller);
-        let series: Vec<Raw<'_>> = rows.iter().map(|row| row.raw).collect();
-        let spelt = Spelt::new(&series, |at, labels, out| write_key(names.of(at), labels, &mut speller, out));
-
-        let mut packer = Packer::new(Payload::new(b"", b"", b""), LINES_MAX, BODY_BYTES_MAX);
-        let end = format!(" {}\n", batch.window.start_secs());
-        let mut line = Vec::new();
-        let mut fields = FieldKeys::default();
-        for (at, row) in rows.iter().enumerate() {
-            match spelt.of(at) {
-                Err(reason) => excluded.extend(row.points.iter().map(|&point| Excluded { point, reason })),
-                Ok(key) => {
-                    line.clear();
-                    line.extend_from_slice(key);
-                    write_fields(batch, row, fields.of(batch, row, &mut speller), &mut line);
-                    line.extend_from_slice(end.as_bytes());
-                    packer.push(&line, &row.points);
-                }
-            }
-        }
-        excluded.sort_by_key(|excluded| excluded.point);
-        Encoded { payloads: packer.finish(), excluded, notes: speller.finish() }
+        write_at_once(batch).unwrap_or_else(|| write_with_care(batch))
     }
 
     fn request(&self, payload: &Payload) -> Outgoing {
@@ -179,19 +159,18 @@ impl Push for InfluxDb {
         let batch = about.batch();
         let Some(shown) = snippet::shown_points(&batch) else { return Vec::new() };
         let mut speller = Speller::default();
-        let (rows, _) = rows(&batch);
-        let all = rows.iter().map(|row| Name { path: row.raw.0, aggregate: "", shape: Shape::Gauge });
-        let names = Names::new(all, |name, mark| vec![measurement(name, mark)], &mut speller);
+        let rows = Rows::new(&batch);
+        let names = measurements(&rows, &mut speller);
         let mut column = |at: usize| {
-            let place = rows.iter().position(|row| row.points.contains(&(at as u32)))?;
-            let row = &rows[place];
-            let tags = speller.keys(row.raw.2, tag_key);
-            let aggregates: Vec<&str> = row.points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str()).collect();
+            let place = (0..rows.len()).find(|row| rows.points(*row).contains(&(at as u32)))?;
+            let (points, labels) = (rows.points(place), rows.raw(place).2);
+            let tags = speller.keys(labels, tag_key);
+            let aggregates: Vec<&str> = points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str()).collect();
             let fields = names::distinct(&aggregates, |raw| field_key(raw, &tags));
-            let field = fields[row.points.iter().position(|&point| point as usize == at)?].clone();
+            let field = fields[points.iter().position(|&point| point as usize == at)?].clone();
             let values: Vec<(String, String)> = tags
                 .iter()
-                .zip(row.raw.2)
+                .zip(labels)
                 .map(|(key, (_, label))| (key.clone(), speller.value(label, names::VALUE_CHARS_MAX, tag_value).into_owned()))
                 .collect();
             Some(Column { policy: self.endpoint.parameter("rp"), measurement: names.of(place).to_owned(), field, tags: values })
@@ -340,43 +319,98 @@ fn sql_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The points of one line: same path, same labels.
-struct Row<'a> {
-    raw: Raw<'a>,
-    points: Vec<u32>,
-}
-
-/// The lines of a batch in the order of their first points, and the points that have no place in one.
-fn rows(batch: &Batch) -> (Vec<Row<'_>>, Vec<Excluded>) {
-    let (mut rows, mut excluded) = (Vec::<Row<'_>>::new(), Vec::new());
-    let hasher = DefaultHashBuilder::default();
-    let mut known: HashTable<u32> = HashTable::with_capacity(batch.points.len());
-    for (at, point) in batch.points.iter().enumerate() {
-        let number = at as u32;
-        if !point.value.is_finite() {
-            excluded.push(Excluded { point: number, reason: number::NOT_FINITE });
-            continue;
-        }
-        let raw: Raw<'_> = (&point.series.path, "", &point.series.labels);
-        let place = match rows.last() {
-            Some(last) if last.raw == raw => rows.len() - 1,
-            _ => {
-                let (is_same, hash) =
-                    (|place: &u32| rows[*place as usize].raw == raw, |place: &u32| hasher.hash_one(rows[*place as usize].raw));
-                *known.entry(hasher.hash_one(raw), is_same, hash).or_insert(rows.len() as u32).get() as usize
-            }
-        };
-        if place == rows.len() {
-            rows.push(Row { raw, points: Vec::new() });
-        }
-        let row = &mut rows[place];
-        if row.points.iter().any(|&other| batch.points[other as usize].series.aggregate == point.series.aggregate) {
-            excluded.push(Excluded { point: number, reason: names::TWIN });
-        } else {
-            row.points.push(number);
+/// The lines of a batch in one walk. `None` where points of one line stand apart, lines are written alike, or a point is left out: then
+/// they are written with care.
+pub(crate) fn write_at_once(batch: &Batch) -> Option<Encoded> {
+    let mut walk = Walk::new(batch.points.len());
+    let (mut speller, mut fields, mut lines) = (Speller::default(), Fieldset::default(), Lines::new(batch.window));
+    let mut numbers = Vec::new();
+    for points in batch.points.chunk_by(|one, next| rows::are_one(&one.series, &next.series)) {
+        let series = &points[0].series;
+        let place = walk.place(Name { path: &series.path, aggregate: "", shape: Shape::Gauge }, claims);
+        let starts = fields.of(points.iter().map(|point| point.series.aggregate.as_str()), &series.labels, &mut speller)?;
+        let first = numbers.last().map_or(0, |last| last + 1);
+        numbers.clear();
+        numbers.extend(first..first + points.len() as u32);
+        let mut written = Ok(());
+        lines.push(&numbers, starts, points.iter().map(|point| point.value), |line| {
+            let start = line.len();
+            let frame = walk.frame(place, &series.labels, |name| key_frame(name, &speller.keys(&series.labels, tag_key)));
+            written = write_key(frame, &series.labels, &mut speller, line);
+            walk.wrote(place, &line[start..]);
+        });
+        if written.is_err() || !points.iter().all(|point| point.value.is_finite()) {
+            return None;
         }
     }
-    (rows, excluded)
+    walk.all_differ().then(|| Encoded { payloads: lines.packer.finish(), excluded: Vec::new(), notes: speller.finish() })
+}
+
+/// The same for every batch: points are gathered wherever they stand, and lines that are written alike get one more tag.
+pub(crate) fn write_with_care(batch: &Batch) -> Encoded {
+    let (rows, mut speller, mut frames) = (Rows::new(batch), Speller::default(), Frames::default());
+    let names = measurements(&rows, &mut speller);
+    let spelt = Spelt::new(
+        rows.len(),
+        |at| rows.raw(at),
+        |at, labels, out| {
+            let frame = frames.of(names.place(at), labels, || key_frame(names.of(at), &speller.keys(labels, tag_key)));
+            write_key(frame, labels, &mut speller, out)
+        },
+    );
+    let (mut fields, mut lines, mut excluded) = (Fieldset::default(), Lines::new(batch.window), rows.excluded.clone());
+    for at in 0..rows.len() {
+        let numbers = rows.points(at);
+        let points = || numbers.iter().map(|&point| &batch.points[point as usize]);
+        let starts = fields.of(points().map(|point| point.series.aggregate.as_str()), rows.raw(at).2, &mut speller);
+        match spelt.of(at).and_then(|key| Ok((key, starts.ok_or(names::TWIN)?))) {
+            Err(reason) => excluded.extend(numbers.iter().map(|&point| Excluded { point, reason })),
+            Ok((key, starts)) => lines.push(numbers, starts, points().map(|point| point.value), |line| line.extend_from_slice(key)),
+        }
+    }
+    excluded.sort_by_key(|excluded| excluded.point);
+    Encoded { payloads: lines.packer.finish(), excluded, notes: speller.finish() }
+}
+
+fn measurements(rows: &Rows<'_>, speller: &mut Speller) -> Names {
+    let all = (0..rows.len()).map(|at| Name { path: rows.raw(at).0, aggregate: "", shape: Shape::Gauge });
+    Names::new(all, claims, speller)
+}
+
+fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
+    vec![measurement(name, mark)]
+}
+
+/// Bodies while they grow.
+struct Lines {
+    packer: Packer,
+    /// Time and end of every line.
+    end: String,
+}
+
+impl Lines {
+    fn new(window: Window) -> Lines {
+        Lines { packer: Packer::new(Payload::new(b"", b"", b""), LINES_MAX, BODY_BYTES_MAX), end: format!(" {}\n", window.start_secs()) }
+    }
+
+    /// Adds the line of these points: `key` appends what identifies it, `starts` stand before the values.
+    fn push(&mut self, points: &[u32], starts: &[Vec<u8>], values: impl Iterator<Item = f64>, key: impl FnOnce(&mut Vec<u8>)) {
+        self.packer.push(points, |line| {
+            key(line);
+            for (start, value) in starts.iter().zip(values) {
+                line.extend_from_slice(start);
+                number::push(line, value);
+            }
+            line.extend_from_slice(self.end.as_bytes());
+        });
+    }
+}
+
+/// Appends what identifies a line.
+fn write_key(frame: &Frame, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let start = out.len();
+    frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, tag_value, escape_tag, out));
+    if out.len() - start <= KEY_BYTES_MAX { Ok(()) } else { Err("its measurement and tags are longer than 64 KiB") }
 }
 
 /// Path nodes with dots between them. A leading `#` would make the line a comment, a leading `_` is kept for the system.
@@ -386,52 +420,60 @@ fn measurement(name: &Name<'_>, mark: &str) -> String {
     format!("{}{mark}", if rest.is_empty() { &nodes } else { rest })
 }
 
-/// Appends what identifies a line: measurement and tags, sorted by their names.
-fn write_key(measurement: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) -> Result<(), &'static str> {
-    let start = out.len();
-    escape(measurement, MEASUREMENT_SPECIAL, out);
-    let keys = speller.keys(labels, tag_key);
-    let mut tags: Vec<(&String, &Label)> = keys.iter().zip(labels).map(|(key, (_, label))| (key, label)).collect();
-    tags.sort_by_key(|(key, _)| *key);
-    for (key, label) in tags {
-        out.push(b',');
-        escape(key, TAG_SPECIAL, out);
-        out.push(b'=');
-        escape(&speller.value(label, names::VALUE_CHARS_MAX, tag_value), TAG_SPECIAL, out);
+/// What identifies a line: measurement and tags, sorted by their names.
+fn key_frame(measurement: &str, keys: &[String]) -> Frame {
+    let (mut frame, mut text) = (Frame::default(), Vec::new());
+    escape(measurement, MEASUREMENT_SPECIAL, &mut text);
+    let mut tags: Vec<(usize, &String)> = keys.iter().enumerate().collect();
+    tags.sort_by_key(|(_, key)| *key);
+    for (label, key) in tags {
+        text.push(b',');
+        escape(key, TAG_SPECIAL, &mut text);
+        text.push(b'=');
+        frame.push(std::mem::take(&mut text));
+        frame.gap(label);
     }
-    if out.len() - start <= KEY_BYTES_MAX { Ok(()) } else { Err("its measurement and tags are longer than 64 KiB") }
+    frame.push(text);
+    frame
 }
 
-/// The field keys of a row. Most rows have those of the row before: same aggregates beside same tags.
+/// What stands before the value of each field of a row: ` field=`, then `,field=`. Most rows have the fields of the row before: same
+/// aggregates beside same tags.
 #[derive(Default)]
-struct FieldKeys<'a> {
+struct Fieldset<'a> {
     aggregates: Vec<&'a str>,
-    tags: Vec<&'a str>,
-    keys: Vec<String>,
+    tags: Vec<String>,
+    starts: Vec<Vec<u8>>,
+    /// Whether an aggregate is there twice.
+    repeats: bool,
 }
 
-impl<'a> FieldKeys<'a> {
-    fn of(&mut self, batch: &'a Batch, row: &Row<'a>, speller: &mut Speller) -> &[String] {
-        let aggregates = || row.points.iter().map(|&point| batch.points[point as usize].series.aggregate.as_str());
-        let tags = || row.raw.2.iter().map(|(name, _)| name.as_str());
-        if !(aggregates().eq(self.aggregates.iter().copied()) && tags().eq(self.tags.iter().copied())) {
-            self.aggregates = aggregates().collect();
-            self.tags = tags().collect();
-            let spelt = speller.keys(row.raw.2, tag_key);
-            self.keys = names::distinct(&self.aggregates, |raw| field_key(raw, &spelt));
+impl<'a> Fieldset<'a> {
+    /// `None` when an aggregate is there twice.
+    fn of(
+        &mut self,
+        aggregates: impl Iterator<Item = &'a str> + Clone,
+        labels: &[(String, Label)],
+        speller: &mut Speller,
+    ) -> Option<&[Vec<u8>]> {
+        if !(aggregates.clone().eq(self.aggregates.iter().copied()) && frame::have_names(labels, &self.tags)) {
+            self.aggregates = aggregates.collect();
+            self.tags = labels.iter().map(|(name, _)| name.clone()).collect();
+            let tags = speller.keys(labels, tag_key);
+            let keys = names::distinct(&self.aggregates, |raw| field_key(raw, &tags));
+            self.starts = keys.iter().enumerate().map(|(at, key)| field_start(at, key)).collect();
+            self.repeats = self.aggregates.iter().collect::<HashSet<_>>().len() < self.aggregates.len();
         }
-        &self.keys
+        (!self.repeats).then_some(&self.starts)
     }
 }
 
-/// Appends ` field=value,...`. A value without `i` is a float in every version, also where it is whole.
-fn write_fields(batch: &Batch, row: &Row<'_>, keys: &[String], out: &mut Vec<u8>) {
-    for (at, (key, &point)) in keys.iter().zip(&row.points).enumerate() {
-        out.push(if at == 0 { b' ' } else { b',' });
-        escape(key, TAG_SPECIAL, out);
-        out.push(b'=');
-        number::push(out, batch.points[point as usize].value);
-    }
+/// A value without `i` is a float in every version, also where it is whole.
+fn field_start(at: usize, key: &str) -> Vec<u8> {
+    let mut start = vec![if at == 0 { b' ' } else { b',' }];
+    escape(key, TAG_SPECIAL, &mut start);
+    start.push(b'=');
+    start
 }
 
 /// What has a backslash before it in names and values of tags and in names of fields, and in measurements
@@ -447,6 +489,10 @@ fn escape(text: &str, [one, two, three]: [u8; 3], out: &mut Vec<u8>) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
+}
+
+pub(crate) fn escape_tag(text: &str, out: &mut Vec<u8>) {
+    escape(text, TAG_SPECIAL, out);
 }
 
 /// Names never hold a backslash, so no version's escaping rules can disagree about them.
@@ -472,8 +518,11 @@ fn field_key(raw: &str, tags: &[String]) -> String {
     key
 }
 
+/// What a tag's value may hold without an escape.
+pub(crate) const PLAIN: Plain = Plain::without(b",= \\");
+
 /// A tag's value. There is no escape for a backslash: before a delimiter or at the end it would swallow what follows.
-fn tag_value(raw: &str) -> Clean<'_> {
+pub(crate) fn tag_value(raw: &str) -> Clean<'_> {
     if raw.bytes().all(|byte| matches!(byte, b' '..=b'[' | b']'..=b'~')) {
         return Clean::Faithful(raw.into());
     }

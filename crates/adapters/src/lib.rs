@@ -10,6 +10,7 @@ mod circonus_push;
 mod datadog;
 mod description;
 mod fields;
+mod frame;
 mod grafana;
 mod graphite;
 mod gzip;
@@ -24,6 +25,8 @@ mod push;
 mod remote_write;
 mod reply;
 mod snippet;
+mod spelt;
+mod walk;
 
 pub use circonus_pull::CirconusPull;
 pub use circonus_push::CirconusPush;

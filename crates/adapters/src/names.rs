@@ -6,13 +6,10 @@
 
 use crate::NOTES_MAX;
 use crate::push::Note;
-use hashbrown::hash_table::Entry;
-use hashbrown::{DefaultHashBuilder, HashTable};
 use model::{Label, Series, Shape};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::BuildHasher;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// How a missing value is shown (design.md 2).
@@ -50,6 +47,38 @@ impl<'a> Clean<'a> {
         }
         Clean::Lossy(raw.chars().map(|c| if keep(c) { c } else { '_' }).collect())
     }
+}
+
+/// The bytes that a store takes in a label's value as they are: printable ASCII without what the store escapes, replaces or cuts.
+pub(crate) struct Plain([bool; 256]);
+
+impl Plain {
+    /// Printable ASCII but for these.
+    pub(crate) const fn without(special: &[u8]) -> Plain {
+        let mut plain = [false; 256];
+        let mut byte = b' ';
+        while byte <= b'~' {
+            plain[byte as usize] = true;
+            byte += 1;
+        }
+        let mut at = 0;
+        while at < special.len() {
+            plain[special[at] as usize] = false;
+            at += 1;
+        }
+        Plain(plain)
+    }
+
+    /// Whether a text of such bytes is neither too long nor one that might stand for something else, so that it is written as it is.
+    fn holds(&self, text: &[u8], chars_max: usize) -> bool {
+        let might_be_taken = matches!(text, [] | [b'_', b'_', ..] | b"none" | [.., b'_', b'x', _, _, _, _, _, _, _, _]);
+        !might_be_taken && text.len() <= chars_max && text.iter().all(|byte| self.0[usize::from(*byte)])
+    }
+}
+
+/// Appends a text as it is: for stores that escape nothing.
+pub(crate) fn as_it_is(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Ten characters that stand for a raw text: `_x` and 32 bits of its SHA-256. They are legal in every store's names.
@@ -139,6 +168,22 @@ impl Speller {
         Cow::Owned(written)
     }
 
+    /// Appends the value of a label as [`Speller::value`] gives it and `escape` then writes it. Most values are plain and need neither.
+    pub(crate) fn write<'a>(
+        &mut self,
+        label: &'a Label,
+        chars_max: usize,
+        plain: &Plain,
+        clean: impl Fn(&'a str) -> Clean<'a>,
+        escape: impl FnOnce(&str, &mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) {
+        match label {
+            Label::Text(raw) if plain.holds(raw.as_bytes(), chars_max) => out.extend_from_slice(raw.as_bytes()),
+            _ => escape(&self.value(label, chars_max, clean), out),
+        }
+    }
+
     /// The labels' names, no two alike. `clean` writes one in the store's alphabet. Where two fall together, the one that is
     /// written as it is keeps its spelling.
     pub(crate) fn keys(&mut self, labels: &[(String, Label)], clean: impl Fn(&str) -> String) -> Rc<[String]> {
@@ -221,6 +266,38 @@ impl<'a> Name<'a> {
     }
 }
 
+/// The distinct names of a batch's series, each with a place of its own, in the order of their first series.
+#[derive(Default)]
+pub(crate) struct Places<'a> {
+    all: Vec<Name<'a>>,
+    known: HashMap<Name<'a>, u32>,
+    /// What came behind each name the last time: aggregates of a metric take turns.
+    behind: Vec<u32>,
+    last: u32,
+}
+
+impl<'a> Places<'a> {
+    /// The place of the next series' name.
+    pub(crate) fn of(&mut self, name: Name<'a>) -> usize {
+        let guess = self.behind.get(self.last as usize).copied();
+        let place = match guess {
+            Some(place) if self.all[place as usize] == name => return self.moved(place),
+            _ => *self.known.entry(name).or_insert(self.all.len() as u32),
+        };
+        if place as usize == self.all.len() {
+            self.all.push(name);
+            self.behind.push(place);
+        }
+        self.behind[self.last as usize] = place;
+        self.moved(place)
+    }
+
+    fn moved(&mut self, place: u32) -> usize {
+        self.last = place;
+        place as usize
+    }
+}
+
 /// The names of a batch's series, each written once.
 pub(crate) struct Names {
     /// For each series the place of its name in `written`.
@@ -236,19 +313,9 @@ impl Names {
         write: impl Fn(&Name<'a>, &str) -> Vec<String>,
         speller: &mut Speller,
     ) -> Names {
-        let (mut places, mut all, mut known) = (Vec::new(), Vec::<Name<'a>>::new(), HashMap::<Name<'a>, u32>::new());
-        let mut last = None;
-        for name in names {
-            let place = match last {
-                Some((before, place)) if before == name => place,
-                _ => *known.entry(name).or_insert_with(|| {
-                    all.push(name);
-                    all.len() as u32 - 1
-                }),
-            };
-            last = Some((name, place));
-            places.push(place);
-        }
+        let mut known = Places::default();
+        let places = names.map(|name| known.of(name) as u32).collect();
+        let all = known.all;
         let claims: Vec<Vec<String>> = all.iter().map(|name| write(name, "")).collect();
         let mut owners: HashMap<&str, BTreeSet<usize>> = HashMap::new();
         for (at, texts) in claims.iter().enumerate() {
@@ -278,110 +345,6 @@ impl Names {
     /// The place of that name among the distinct ones.
     pub(crate) fn place(&self, at: usize) -> usize {
         self.places[at] as usize
-    }
-}
-
-/// What tells one series of a batch from another: path, aggregate (empty where it is kept apart) and labels.
-pub(crate) type Raw<'a> = (&'a [String], &'a str, &'a [(String, Label)]);
-
-/// The series as the text [`Spelt`] tells apart.
-pub(crate) fn raw(series: &Series) -> Raw<'_> {
-    (&series.path, &series.aggregate, &series.labels)
-}
-
-/// Series as they are written, no two alike.
-pub(crate) struct Spelt {
-    text: Vec<u8>,
-    ends: Vec<usize>,
-    /// What became of those that are not written as they first were.
-    otherwise: BTreeMap<usize, Result<Vec<u8>, &'static str>>,
-}
-
-impl Spelt {
-    /// Writes every series. `write` appends the text that identifies the series at a place for the store, given its labels, or
-    /// says why it cannot. Different series that are written alike get one more label; the same series twice is left out.
-    pub(crate) fn new<'a>(
-        series: &[Raw<'a>],
-        mut write: impl FnMut(usize, &[(String, Label)], &mut Vec<u8>) -> Result<(), &'static str>,
-    ) -> Spelt {
-        let (mut text, mut ends, mut otherwise) = (Vec::new(), Vec::with_capacity(series.len()), BTreeMap::new());
-        for (at, (_, _, labels)) in series.iter().enumerate() {
-            let start = text.len();
-            if let Err(reason) = write(at, labels, &mut text) {
-                text.truncate(start);
-                otherwise.insert(at, Err(reason));
-            }
-            ends.push(text.len());
-        }
-        let mut spelt = Spelt { text, ends, otherwise };
-        spelt.part_twins(series, write);
-        spelt
-    }
-
-    fn part_twins<'a>(
-        &mut self,
-        series: &[Raw<'a>],
-        mut write: impl FnMut(usize, &[(String, Label)], &mut Vec<u8>) -> Result<(), &'static str>,
-    ) {
-        // Only places are in the table, so that it stays small beside the texts.
-        let hasher = DefaultHashBuilder::default();
-        let mut first: HashTable<u32> = HashTable::with_capacity(self.ends.len());
-        let mut together: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for at in 0..self.ends.len() {
-            if !self.otherwise.is_empty() && self.otherwise.contains_key(&at) {
-                continue;
-            }
-            let text = self.first_text(at);
-            let same = |before: &u32| self.first_text(*before as usize) == text;
-            match first.entry(hasher.hash_one(text), same, |before| hasher.hash_one(self.first_text(*before as usize))) {
-                Entry::Vacant(place) => _ = place.insert(at as u32),
-                Entry::Occupied(before) => {
-                    let before = *before.get() as usize;
-                    together.entry(before).or_insert_with(|| vec![before]).push(at);
-                }
-            }
-        }
-        let mut parted: BTreeMap<usize, Result<Vec<u8>, &'static str>> = BTreeMap::new();
-        for group in together.values() {
-            let mut kept: BTreeSet<Vec<u8>> = BTreeSet::new();
-            let same = group.iter().all(|at| series[*at] == series[group[0]]);
-            for &at in group {
-                let (path, aggregate, labels) = series[at];
-                let mut text = Vec::new();
-                let written = if same {
-                    text.extend_from_slice(self.first_text(at));
-                    Ok(())
-                } else {
-                    let raw = format!("{path:?}{aggregate:?}{labels:?}");
-                    let own = (SERIES_LABEL.to_owned(), Label::Text(mark(raw.as_bytes()).trim_start_matches('_').to_owned()));
-                    write(at, &labels.iter().cloned().chain([own]).collect::<Vec<_>>(), &mut text)
-                };
-                let is_text = |before: &u32| self.first_text(*before as usize) == text;
-                let taken = !same && first.find(hasher.hash_one(text.as_slice()), is_text).is_some();
-                let fate = written.and_then(|()| if !taken && kept.insert(text.clone()) { Ok(text) } else { Err(TWIN) });
-                parted.insert(at, fate);
-            }
-        }
-        self.otherwise.extend(parted);
-    }
-
-    /// Bytes of all texts as they first were.
-    pub(crate) fn bytes(&self) -> usize {
-        self.text.len()
-    }
-
-    fn first_text(&self, at: usize) -> &[u8] {
-        let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.text[start..self.ends[at]]
-    }
-
-    /// The text of the series at a place, or why it is left out.
-    pub(crate) fn of(&self, at: usize) -> Result<&[u8], &'static str> {
-        match self.otherwise.get(&at) {
-            None => Ok(self.first_text(at)),
-            Some(Ok(text)) => Ok(text),
-            Some(Err(reason)) => Err(reason),
-        }
     }
 }
 

@@ -9,9 +9,11 @@ pub(crate) const NOT_FINITE: &str = "its value is not a finite number";
 /// is written as 0.
 pub(crate) fn push(out: &mut Vec<u8>, value: f64) {
     /// Whole numbers up to here are exact and fit an integer.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() <= EXACT {
-        return out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
+    const EXACT: u64 = 1 << 53;
+    // A conversion keeps to the bounds of the integer, so a number beyond them differs from what became of it, or is not exact.
+    let whole = value as i64;
+    if whole as f64 == value && whole.unsigned_abs() <= EXACT {
+        return out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     }
     // Writing into memory cannot fail.
     let _written = write!(out, "{value}");

@@ -39,6 +39,11 @@ impl Payload {
     /// When the body grows beyond 4 GiB: the encoder's limits are far below.
     pub fn push(&mut self, bytes: &[u8], points: &[u32]) {
         self.bytes.extend_from_slice(bytes);
+        self.close(points);
+    }
+
+    /// Makes a piece of the bytes behind the last one.
+    fn close(&mut self, points: &[u32]) {
         self.points.extend_from_slice(points);
         let end = |length: usize| u32::try_from(length).expect("a body below 4 GiB");
         self.ends.push((end(self.bytes.len()), end(self.points.len())));
@@ -173,12 +178,26 @@ impl Packer {
         Packer { open: empty.clone(), empty, pieces_max, bytes_max, full: Vec::new() }
     }
 
-    pub(crate) fn push(&mut self, bytes: &[u8], points: &[u32]) {
-        let grown = self.open.body_bytes() + self.open.separator.len() + bytes.len();
+    /// Adds the piece that `write` appends.
+    pub(crate) fn push(&mut self, points: &[u32], write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.open.bytes.len();
+        write(&mut self.open.bytes);
+        let grown = self.open.body_bytes() + self.open.separator.len();
         if !self.open.is_empty() && (self.open.len() >= self.pieces_max || grown > self.bytes_max) {
-            self.full.push(std::mem::replace(&mut self.open, self.empty.clone()));
+            self.turn(start);
         }
-        self.open.push(bytes, points);
+        self.open.close(points);
+    }
+
+    /// Begins a new body with the bytes from here on. It has the room that the one before took: mostly they are alike.
+    fn turn(&mut self, start: usize) {
+        let (full, mut next) = (&mut self.open, self.empty.clone());
+        next.bytes.reserve(full.bytes.len());
+        next.points.reserve(full.points.len());
+        next.ends.reserve(full.ends.len());
+        next.bytes.extend_from_slice(&full.bytes[start..]);
+        full.bytes.truncate(start);
+        self.full.push(std::mem::replace(full, next));
     }
 
     pub(crate) fn finish(mut self) -> Vec<Payload> {
@@ -240,7 +259,10 @@ mod tests {
     fn packing_closes_a_body_at_either_limit() {
         let pack = |pieces_max, bytes_max| {
             let mut packer = Packer::new(Payload::new(b"[", b",", b"]"), pieces_max, bytes_max);
-            ["1", "22", "3", "4444444444"].iter().enumerate().for_each(|(at, piece)| packer.push(piece.as_bytes(), &[at as u32]));
+            ["1", "22", "3", "4444444444"]
+                .iter()
+                .enumerate()
+                .for_each(|(at, piece)| packer.push(&[at as u32], |out| out.extend_from_slice(piece.as_bytes())));
             packer.finish().iter().map(|payload| String::from_utf8(payload.body()).expect("text")).collect::<Vec<_>>()
         };
         assert_eq!(pack(2, 100), ["[1,22]", "[3,4444444444]"]);

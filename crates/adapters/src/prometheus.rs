@@ -5,11 +5,14 @@
 
 use crate::description::{Description, Direction, Field, Kind};
 use crate::fields::Fields;
-use crate::names::{self, Clean, Name, Names, Speller, Spelt};
+use crate::frame::{Frame, Frames};
+use crate::names::{self, Clean, Name, Names, Plain, Speller};
 use crate::number;
 use crate::pull::{Accept, Credentials, Pull, Rendered};
 use crate::push::Excluded;
 use crate::snippet::{self, About, Snippet};
+use crate::spelt::{self, Spelt};
+use crate::walk::Walk;
 use model::{Counter, Label, Page, PageSeries, Period, Problem, Shape};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -176,40 +179,7 @@ impl Pull for Prometheus {
 
     fn render(&self, page: &Page, accept: &Accept) -> Rendered {
         let format = Format::wanted(accept);
-        let mut speller = Speller::default();
-        let all = page.series.iter().map(|one| Name::of(&one.series, one.shape));
-        let names = Names::new(all, claims, &mut speller);
-        let series: Vec<_> = page.series.iter().map(|one| names::raw(&one.series)).collect();
-        let spelt = Spelt::new(&series, |at, labels, out| {
-            write_series(names.of(at), labels, &mut speller, out);
-            Ok(())
-        });
-
-        let mut families: Vec<Vec<usize>> = Vec::new();
-        for at in 0..page.series.len() {
-            families.resize_with(families.len().max(names.place(at) + 1), Vec::new);
-            families[names.place(at)].push(at);
-        }
-        // A line is the text of its series, a name's end, a number.
-        let lines = if format == Format::OpenMetrics { 3 } else { 2 };
-        let counters = page.series.iter().filter(|one| one.counter.is_some()).count();
-        let room = (spelt.bytes() / page.series.len().max(1) + 32) * (page.series.len() + counters * (lines - 1));
-        let mut body = Body { format, out: Vec::with_capacity(room), samples: 0 };
-        let mut excluded = Vec::new();
-        for members in &families {
-            let mut sound: Vec<(&PageSeries, &[u8])> = Vec::with_capacity(members.len());
-            let base = names.of(members[0]);
-            for &at in members {
-                match checked(&page.series[at]).and_then(|one| Ok((one, &spelt.of(at)?[base.len()..]))) {
-                    Ok(one) => sound.push(one),
-                    Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
-                }
-            }
-            let first = &page.series[members[0]];
-            body.family(base, &Name::of(&first.series, first.shape), page.window.period(), &sound);
-        }
-        excluded.sort_by_key(|excluded| excluded.point);
-        Rendered { content_type: format.content_type(), samples: body.samples, body: body.finish(), excluded, notes: speller.finish() }
+        render_at_once(page, format).unwrap_or_else(|| render_with_care(page, format))
     }
 
     fn credentials(&self) -> &Credentials {
@@ -273,9 +243,77 @@ impl Pull for Prometheus {
     }
 }
 
+/// A page in one walk. `None` where series are written alike or one is left out: then they are written with care.
+pub(crate) fn render_at_once(page: &Page, format: Format) -> Option<Rendered> {
+    let (mut walk, mut speller, mut families) = (Walk::new(page.series.len()), Speller::default(), Vec::<Family>::new());
+    for (at, one) in page.series.iter().enumerate() {
+        checked(one).ok()?;
+        let (name, labels) = (Name::of(&one.series, one.shape), &one.series.labels);
+        let place = walk.place(name, claims);
+        if place == families.len() {
+            families.push(Family::new(walk.name(place), name, format, page.window.period()));
+        }
+        families[place].push(one, |out| {
+            let start = out.len();
+            let frame = walk.frame(place, labels, |_| frame("", &speller.keys(labels, label_name)));
+            write_labels(frame, labels, &mut speller, out);
+            walk.wrote(place, &out[start..]);
+        });
+        // As much for each of the others as for those so far, so that the lines are not moved again and again.
+        if at == page.series.len() / 16 {
+            families.iter_mut().for_each(|family| family.reserve(16));
+        }
+    }
+    walk.all_differ().then(|| finish(families, format, Vec::new(), speller))
+}
+
+/// The same for every page: series that are written alike get one more label.
+pub(crate) fn render_with_care(page: &Page, format: Format) -> Rendered {
+    let mut speller = Speller::default();
+    let all = page.series.iter().map(|one| Name::of(&one.series, one.shape));
+    let names = Names::new(all, claims, &mut speller);
+    let raw = |at: usize| spelt::raw(&page.series[at].series);
+    let mut frames = Frames::default();
+    let spelt = Spelt::new(page.series.len(), raw, |at, labels, out| {
+        let frame = frames.of(names.place(at), labels, || frame(names.of(at), &speller.keys(labels, label_name)));
+        write_labels(frame, labels, &mut speller, out);
+        Ok(())
+    });
+
+    let (mut families, mut excluded) = (Vec::<Family>::new(), Vec::new());
+    for (at, one) in page.series.iter().enumerate() {
+        let (place, base) = (names.place(at), names.of(at));
+        if place == families.len() {
+            families.push(Family::new(base, Name::of(&one.series, one.shape), format, page.window.period()));
+        }
+        match checked(one).and(spelt.of(at)) {
+            Ok(text) => families[place].push(one, |out| out.extend_from_slice(&text[base.len()..])),
+            Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
+        }
+    }
+    finish(families, format, excluded, speller)
+}
+
+fn finish(families: Vec<Family>, format: Format, excluded: Vec<Excluded>, speller: Speller) -> Rendered {
+    let samples = families.iter().map(|family| family.samples).sum();
+    // The lines of a page's greatest family need not be moved where it is the first.
+    let mut body = Vec::new();
+    for lines in families.into_iter().flat_map(|family| [family.gauges, family.counters]) {
+        if body.is_empty() {
+            body = lines;
+        } else {
+            body.extend_from_slice(&lines);
+        }
+    }
+    if format == Format::OpenMetrics {
+        body.extend_from_slice(b"# EOF\n");
+    }
+    Rendered { content_type: format.content_type(), samples, body, excluded, notes: speller.finish() }
+}
+
 /// The two formats of a page.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
     Text,
     OpenMetrics,
 }
@@ -300,69 +338,82 @@ impl Format {
     }
 }
 
-/// A page while it grows.
-struct Body {
+/// All lines of one metric and aggregate: the gauge of the window, and the counter where there is one.
+struct Family {
+    shape: Shape,
     format: Format,
-    out: Vec<u8>,
+    /// What lines begin with.
+    gauge: String,
+    total: String,
+    created: String,
+    gauges: Vec<u8>,
+    counters: Vec<u8>,
     samples: u64,
 }
 
-impl Body {
-    /// All lines of one metric and aggregate: the gauge of the window, and the counter where there is one.
-    fn family(&mut self, base: &str, name: &Name<'_>, period: Period, series: &[(&PageSeries, &[u8])]) {
-        let shown = name.shown();
-        if name.shape == Shape::Health {
-            self.head(base, "gauge", &shown);
-        } else {
-            self.head(&format!("{base}_window"), "gauge", &format!("{shown}, over one window of {} s", period.secs()));
-        }
-        let gauge = if name.shape == Shape::Health { "" } else { "_window" };
-        for (one, labels) in series {
-            if let Some(value) = one.value {
-                self.sample(base, gauge, labels, |out| number::push(out, value));
-            }
-        }
-        if name.shape != Shape::Additive {
-            return;
-        }
-        let counter = if self.format == Format::OpenMetrics { base.to_owned() } else { format!("{base}_total") };
-        self.head(&counter, "counter", &format!("{shown}, added up over the windows since the counter began"));
-        for (one, labels) in series {
-            if let Some(Counter { total, created }) = one.counter {
-                self.sample(base, "_total", labels, |out| number::push(out, total));
-                if self.format == Format::OpenMetrics {
-                    let (secs, micros) = (created.secs(), created.micros() % 1_000_000);
-                    self.sample(base, "_created", labels, |out| out.extend_from_slice(format!("{secs}.{micros:06}").as_bytes()));
-                }
-            }
-        }
+impl Family {
+    fn new(base: &str, name: Name<'_>, format: Format, period: Period) -> Family {
+        let (shape, shown, ending) = (name.shape, name.shown(), |end: &str| format!("{base}{end}"));
+        let gauge = ending(if shape == Shape::Health { "" } else { "_window" });
+        let (total, created) = (ending("_total"), ending("_created"));
+        let gauges = match shape {
+            Shape::Health => head(format, base, "gauge", &shown),
+            _ => head(format, &gauge, "gauge", &format!("{shown}, over one window of {} s", period.secs())),
+        };
+        let counter = if format == Format::OpenMetrics { base } else { &total };
+        let counters = match shape {
+            Shape::Additive => head(format, counter, "counter", &format!("{shown}, added up over the windows since the counter began")),
+            _ => Vec::new(),
+        };
+        Family { shape, format, gauge, total, created, gauges, counters, samples: 0 }
     }
 
-    fn head(&mut self, family: &str, kind: &str, help: &str) {
-        let mut text = String::new();
-        for c in help.chars().take(HELP_CHARS_MAX) {
-            match c {
-                '\\' => text.push_str("\\\\"),
-                '"' if self.format == Format::OpenMetrics => text.push_str("\\\""),
-                c => text.push(if is_value_char(c) && c != '\n' { c } else { ' ' }),
+    /// Makes room for so many times the lines there are.
+    fn reserve(&mut self, times: usize) {
+        [&mut self.gauges, &mut self.counters].into_iter().for_each(|lines| lines.reserve(times * lines.len()));
+    }
+
+    /// Adds the lines of a series whose labels `labels` appends.
+    fn push(&mut self, one: &PageSeries, labels: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.gauges.len();
+        self.gauges.extend_from_slice(self.gauge.as_bytes());
+        labels(&mut self.gauges);
+        if let (Shape::Additive, Some(Counter { total, created })) = (self.shape, one.counter) {
+            let (out, labels) = (&mut self.counters, &self.gauges[start + self.gauge.len()..]);
+            [self.total.as_bytes(), labels, b" "].iter().for_each(|part| out.extend_from_slice(part));
+            number::push(out, total);
+            out.push(b'\n');
+            self.samples += 1;
+            if self.format == Format::OpenMetrics {
+                let (secs, micros) = (created.secs(), created.micros() % 1_000_000);
+                [self.created.as_bytes(), labels].iter().for_each(|part| out.extend_from_slice(part));
+                out.extend_from_slice(format!(" {secs}.{micros:06}\n").as_bytes());
+                self.samples += 1;
             }
         }
-        self.out.extend_from_slice(format!("# HELP {family} {}\n# TYPE {family} {kind}\n", text.trim()).as_bytes());
-    }
-
-    fn sample(&mut self, base: &str, end: &str, labels: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
-        [base.as_bytes(), end.as_bytes(), labels, b" "].iter().for_each(|part| self.out.extend_from_slice(part));
-        value(&mut self.out);
-        self.out.push(b'\n');
-        self.samples += 1;
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        if self.format == Format::OpenMetrics {
-            self.out.extend_from_slice(b"# EOF\n");
+        match one.value {
+            None => self.gauges.truncate(start),
+            Some(value) => {
+                self.gauges.push(b' ');
+                number::push(&mut self.gauges, value);
+                self.gauges.push(b'\n');
+                self.samples += 1;
+            }
         }
-        self.out
     }
+}
+
+/// What stands above the samples of a family.
+fn head(format: Format, family: &str, kind: &str, help: &str) -> Vec<u8> {
+    let mut text = String::new();
+    for c in help.chars().take(HELP_CHARS_MAX) {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' if format == Format::OpenMetrics => text.push_str("\\\""),
+            c => text.push(if is_value_char(c) && c != '\n' { c } else { ' ' }),
+        }
+    }
+    format!("# HELP {family} {}\n# TYPE {family} {kind}\n", text.trim()).into_bytes()
 }
 
 /// A name and the gauge's name made from it. Counters need no more: what could be called `x_total` or `x_created` beside the counter
@@ -386,40 +437,46 @@ pub(crate) fn claims(name: &Name<'_>, mark: &str) -> Vec<String> {
     }
 }
 
-/// Appends what identifies a series on the page: name and labels.
-fn write_series(base: &str, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) {
-    out.extend_from_slice(base.as_bytes());
-    let keys = speller.keys(labels, label_name);
-    for (at, (key, (_, label))) in keys.iter().zip(labels).enumerate() {
-        out.push(if at == 0 { b'{' } else { b',' });
-        out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(b"=\"");
-        let value = speller.value(label, names::VALUE_CHARS_MAX, label_value);
-        let mut rest = value.as_bytes();
-        while let Some(at) = memchr::memchr3(b'\\', b'"', b'\n', rest) {
-            out.extend_from_slice(&rest[..at]);
-            out.extend_from_slice(match rest[at] {
-                b'\\' => b"\\\\",
-                b'"' => b"\\\"",
-                _ => b"\\n",
-            });
-            rest = &rest[at + 1..];
-        }
-        out.extend_from_slice(rest);
-        out.push(b'"');
+/// What identifies a series on the page: name and labels.
+fn frame(base: &str, keys: &[String]) -> Frame {
+    let mut frame = Frame::default();
+    frame.push(base);
+    for (label, key) in keys.iter().enumerate() {
+        [if label == 0 { "{" } else { "\"," }, key, "=\""].iter().for_each(|part| frame.push(part));
+        frame.gap(label);
     }
-    if !labels.is_empty() {
-        out.push(b'}');
+    if !keys.is_empty() {
+        frame.push("\"}");
     }
+    frame
 }
 
-/// A series whose numbers can be shown.
-fn checked(one: &PageSeries) -> Result<&PageSeries, &'static str> {
+fn write_labels(frame: &Frame, labels: &[(String, Label)], speller: &mut Speller, out: &mut Vec<u8>) {
+    frame.write(labels, out, |_, label, out| speller.write(label, names::VALUE_CHARS_MAX, &PLAIN, label_value, escape, out));
+}
+
+/// Appends a label's value as it stands between quotes.
+pub(crate) fn escape(value: &str, out: &mut Vec<u8>) {
+    let mut rest = value.as_bytes();
+    while let Some(at) = memchr::memchr3(b'\\', b'"', b'\n', rest) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'\\' => b"\\\\",
+            b'"' => b"\\\"",
+            _ => b"\\n",
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Whether a series' numbers can be shown.
+fn checked(one: &PageSeries) -> Result<(), &'static str> {
     let sound = one.value.is_none_or(f64::is_finite) && one.counter.is_none_or(|counter| counter.total.is_finite());
     match one.counter {
         _ if !sound => Err(number::NOT_FINITE),
         Some(counter) if counter.total < 0.0 => Err("its counter is negative"),
-        _ => Ok(one),
+        _ => Ok(()),
     }
 }
 
@@ -431,6 +488,9 @@ pub(crate) fn label_name(raw: &str) -> String {
     }
     if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
 }
+
+/// What a label's value may hold without an escape.
+pub(crate) const PLAIN: Plain = Plain::without(b"\"\\");
 
 /// Any text is legal, but some scanners take control characters for the end of the page.
 pub(crate) fn label_value(raw: &str) -> Clean<'_> {

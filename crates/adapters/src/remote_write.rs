@@ -5,7 +5,7 @@
 
 use crate::description::{Description, Direction, Field, Kind};
 use crate::fields::Fields;
-use crate::names::{self, Name, Names, Speller, Spelt};
+use crate::names::{self, Name, Names, Speller};
 use crate::number;
 use crate::outgoing::{self, HeaderText, HttpRequest, Outgoing};
 use crate::payload::{Packer, Payload};
@@ -14,6 +14,7 @@ use crate::pull::Credentials;
 use crate::push::{Encoded, Excluded, Push};
 use crate::reply::{self, Reply, Verdict};
 use crate::snippet::{self, About, Snippet};
+use crate::spelt::{self, Spelt};
 use model::{Batch, Label, PageSeries, Problem, Shape};
 use serde_json::{Map, Value};
 use url::Url;
@@ -88,27 +89,25 @@ impl Push for RemoteWrite {
         let mut speller = Speller::default();
         let all = batch.points.iter().map(|point| Name::of(&point.series, point.shape));
         let names = Names::new(all, prometheus::claims, &mut speller);
-        let series: Vec<_> = batch.points.iter().map(|point| names::raw(&point.series)).collect();
-        let spelt = Spelt::new(&series, |at, labels, out| {
+        let raw = |at: usize| spelt::raw(&batch.points[at].series);
+        let spelt = Spelt::new(batch.points.len(), raw, |at, labels, out| {
             let end = if batch.points[at].shape == Shape::Health { "" } else { "_window" };
             write_labels(&format!("{}{end}", names.of(at)), labels, &mut speller, out);
             Ok(())
         });
 
         let mut packer = Packer::new(Payload::new(b"", b"", b""), SERIES_MAX, BODY_BYTES_MAX);
-        let (mut excluded, mut message) = (Vec::new(), Vec::new());
+        let mut excluded = Vec::new();
         let millis = DESCRIPTION.time_secs(batch.window) * 1_000;
         for (at, point) in batch.points.iter().enumerate() {
             match if point.value.is_finite() { spelt.of(at) } else { Err(number::NOT_FINITE) } {
                 Err(reason) => excluded.push(Excluded { point: at as u32, reason }),
-                Ok(labels) => {
-                    message.clear();
+                Ok(labels) => packer.push(&[at as u32], |message| {
                     let sample = sample(point.value, millis);
-                    write_head(tag::SERIES, labels.len() + 2 + sample.len(), &mut message);
+                    write_head(tag::SERIES, labels.len() + 2 + sample.len(), message);
                     message.extend_from_slice(labels);
-                    write_text(tag::SAMPLE, &sample, &mut message);
-                    packer.push(&message, &[at as u32]);
-                }
+                    write_text(tag::SAMPLE, &sample, message);
+                }),
             }
         }
         Encoded { payloads: packer.finish(), excluded, notes: speller.finish() }

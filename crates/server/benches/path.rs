@@ -6,6 +6,7 @@
 //!     path load HOST:PORT PATH RATE SECS  sends reports at this pace, whatever the answers take; prints each wait
 //!     path backlog FOLDER                 makes a catalog in which ten stores have waited for 72 hours
 //!     path guard WORK TIMES               does one work so often, for `bench/guard.py` to count its instructions
+//!     path wires [WORD]                   measures only what stores get; with a word only the rows that have it in their names
 
 #![allow(clippy::print_stdout)]
 
@@ -46,6 +47,8 @@ fn main() {
         ["load", address, path, rate, secs] => return load(address, path, rate.parse().expect("a rate"), secs.parse().expect("seconds")),
         ["backlog", folder] => return backlog(folder.as_ref()),
         ["guard", work, times] => return guard(work, times.parse().expect("how often")),
+        ["wires"] => return wires(""),
+        ["wires", word] => return wires(word),
         [] => {}
         other => panic!("unknown words: {other:?}"),
     }
@@ -65,7 +68,7 @@ fn main() {
         |run| append(&folder.path().join(format!("ours{run}"))),
         |run| bare(&folder.path().join(format!("bare{run}"))),
     );
-    wires();
+    wires("");
 }
 
 /// Series of a page, and points of a batch.
@@ -74,8 +77,23 @@ const POINTS: usize = 1_000_000;
 /// Points of a body for InfluxDB.
 const BODY_POINTS: usize = 5_000;
 
-/// What stores get: a page of 100,000 series beside `prometheus-client`, a million points for each push store.
-fn wires() {
+/// What stores get: a page of 100,000 series beside `prometheus-client`, a million points for each push store; of these rows those with
+/// the word in their names.
+fn wires(word: &str) {
+    if PAGE.contains(word) {
+        rendering();
+    }
+    let pushed: Vec<_> = PUSHED.iter().map(|(name, fields)| (name, fields, format!("encode 1,000,000 points for {name}"))).collect();
+    if pushed.iter().any(|(_, _, what)| what.contains(word)) {
+        let page = page(POINTS);
+        let batch = Batch { window: page.window, points: page.series.into_iter().map(point).collect() };
+        pushed.iter().filter(|(_, _, what)| what.contains(word)).for_each(|(name, fields, what)| encoding(name, fields, what, &batch));
+    }
+}
+
+const PAGE: &str = "render a page of 100,000 series";
+
+fn rendering() {
     let page = page(SERIES);
     let pull = adapter("prometheus", json!({}));
     let registry = registry(SERIES);
@@ -88,25 +106,24 @@ fn wires() {
         text
     };
     assert_eq!((rendered(&ours()), rendered(theirs().as_bytes())), (SERIES, SERIES), "both show every series");
-    row("render a page of 100,000 series", "prometheus-client crate", "ms", |_| millis(|| drop(ours())), |_| millis(|| drop(theirs())));
-    let batch = Batch { window: page.window, points: self::page(POINTS).series.into_iter().map(point).collect() };
-    for (name, fields) in PUSHED {
-        let adapter = adapter(name, serde_json::from_str(fields).expect("JSON"));
-        let push = adapter.as_push().expect("it is sent to");
-        let mut points = 0;
-        let what = format!("encode 1,000,000 points for {name}");
-        let mut ours = || {
-            let began = Instant::now();
-            let encoded = push.encode(&batch);
-            points = encoded.payloads.iter().map(|payload| payload.points().count()).sum::<usize>() + encoded.excluded.len();
-            began.elapsed().as_secs_f64()
-        };
-        match name {
-            "influxdb" => row(&what, "influxdb-line-protocol crate", "s", |_| ours(), |_| millis(|| drop(lines(&batch))) / 1e3),
-            _ => alone(&what, "s", ours),
-        }
-        assert_eq!(points, POINTS, "{name} leaves none out");
+    row(PAGE, "prometheus-client crate", "ms", |_| millis(|| drop(ours())), |_| millis(|| drop(theirs())));
+}
+
+fn encoding(name: &str, fields: &str, what: &str, batch: &Batch) {
+    let adapter = adapter(name, serde_json::from_str(fields).expect("JSON"));
+    let push = adapter.as_push().expect("it is sent to");
+    let mut points = 0;
+    let mut ours = || {
+        let began = Instant::now();
+        let encoded = push.encode(batch);
+        points = encoded.payloads.iter().map(|payload| payload.points().count()).sum::<usize>() + encoded.excluded.len();
+        began.elapsed().as_secs_f64()
+    };
+    match name {
+        "influxdb" => row(what, "influxdb-line-protocol crate", "s", |_| ours(), |_| millis(|| drop(lines(batch))) / 1e3),
+        _ => alone(what, "s", ours),
     }
+    assert_eq!(points, POINTS, "{name} leaves none out");
 }
 
 /// The same points as InfluxData's own crate writes them, in bodies as large as ours.

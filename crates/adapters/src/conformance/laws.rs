@@ -206,7 +206,7 @@ fn a_value_of_ten_megabytes_is_cut_and_still_itself() {
 }
 
 /// Texts made of the characters that some parser on the way cares about.
-fn nasty() -> impl Strategy<Value = String> {
+pub(super) fn nasty() -> impl Strategy<Value = String> {
     let parts = prop::sample::select(vec![
         "a",
         "b",
@@ -250,7 +250,7 @@ fn label() -> impl Strategy<Value = Label> {
     prop_oneof![8 => nasty().prop_map(Label::Text), 1 => Just(Label::Missing), 1 => Just(Label::Other)]
 }
 
-fn any_series() -> impl Strategy<Value = Series> {
+pub(super) fn any_series() -> impl Strategy<Value = Series> {
     let aggregate = prop_oneof![Just("count".to_owned()), Just("a_max".to_owned()), nasty().prop_filter("named", |name| !name.is_empty())];
     (prop::collection::vec(nasty(), 1..4), aggregate, prop::collection::vec((nasty(), label()), 0..3))
         .prop_map(|(path, aggregate, labels)| Series { path, aggregate, labels })

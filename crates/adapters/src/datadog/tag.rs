@@ -1,9 +1,8 @@
 //! Tags that Datadog keeps as they are sent. It lower-cases tags, replaces what it does not know and cuts the rest, all without a word
 //! (metric-stores 2.7), so whatever it would change is changed here, where a mark can keep two values apart.
 
-use crate::names::{self, Clean, Speller};
+use crate::names::{self, Clean, Plain, Speller};
 use model::Label;
-use std::borrow::Cow;
 
 /// Longest tag, key and colon included, in characters.
 const TAG_CHARS_MAX: usize = 200;
@@ -17,15 +16,24 @@ const TAKEN_KEYS: [&str; 2] = ["host", "device"];
 /// Keys that begin so become resources of the series.
 const TAKEN_START: &str = "dd.internal";
 
+/// What a value may hold anywhere. `_` and `:` are cut in some places.
+pub(crate) const PLAIN: Plain = Plain::without(b" !\"#$%&'()*+,:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`{|}~");
+
 /// `key:value`.
 pub(super) fn text(key: &str, label: &Label, speller: &mut Speller) -> String {
+    let mut value = Vec::new();
+    write(key, label, speller, &mut value);
+    format!("{key}:{}", String::from_utf8_lossy(&value))
+}
+
+/// Appends the value of a tag with this key.
+pub(super) fn write(key: &str, label: &Label, speller: &mut Speller, out: &mut Vec<u8>) {
     let chars_max = TAG_CHARS_MAX - key.chars().count() - 1;
-    let value = match label {
-        Label::Other => Cow::Borrowed(OTHER),
-        Label::Text(raw) if raw.is_empty() => Cow::Borrowed(EMPTY),
-        label => speller.value(label, chars_max, |raw| value(raw, chars_max)),
-    };
-    format!("{key}:{value}")
+    match label {
+        Label::Other => out.extend_from_slice(OTHER.as_bytes()),
+        Label::Text(raw) if raw.is_empty() => out.extend_from_slice(EMPTY.as_bytes()),
+        label => speller.write(label, chars_max, &PLAIN, |raw| value(raw, chars_max), names::as_it_is, out),
+    }
 }
 
 /// A tag's key: a letter first, no colon.
@@ -43,7 +51,7 @@ pub(super) fn key(raw: &str) -> String {
 }
 
 /// A tag's value, so short that a mark can follow it where it needs one.
-fn value(raw: &str, chars_max: usize) -> Clean<'_> {
+pub(crate) fn value(raw: &str, chars_max: usize) -> Clean<'_> {
     let mut text = String::with_capacity(raw.len());
     for c in raw.chars().flat_map(char::to_lowercase) {
         let c = if is_tag_char(c) { c } else { '_' };
