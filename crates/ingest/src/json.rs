@@ -306,25 +306,20 @@ impl<'a> Quoted<'a> {
 }
 
 /// The place of the first byte from `at` on that is a quote, a backslash or a control character: the end, when there is none.
-pub(crate) fn next_special(bytes: &[u8], mut at: usize) -> usize {
-    // Eight at once. In the lowest of the marked bytes each test is exact; above it a borrow may mark one too many.
-    while let Some(&eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let eight = u64::from_le_bytes(eight);
-        let zeros = |word: u64| word.wrapping_sub(EVERY) & !word;
-        let marked =
-            zeros(eight ^ (EVERY * b'"' as u64)) | zeros(eight ^ (EVERY * b'\\' as u64)) | eight.wrapping_sub(EVERY * 0x20) & !eight;
-        let marked = marked & (EVERY * 0x80);
-        if marked != 0 {
-            return at + (marked.trailing_zeros() / 8) as usize;
+#[inline]
+fn next_special(bytes: &[u8], mut at: usize) -> usize {
+    let is_special = |byte: u8| (byte == b'"') | (byte == b'\\') | (byte < 0x20);
+    // Sixteen at once, which compilers make vectors of.
+    while let Some(sixteen) = bytes.get(at..).and_then(<[u8]>::first_chunk::<16>) {
+        let marks = u128::from_le_bytes(sixteen.map(|byte| u8::from(is_special(byte))));
+        if marks != 0 {
+            return at + (marks.trailing_zeros() / 8) as usize;
         }
-        at += 8;
+        at += 16;
     }
     let rest = bytes.get(at..).unwrap_or_default();
-    at + rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len())
+    at + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
 }
-
-/// One in each byte.
-const EVERY: u64 = u64::MAX / 255;
 
 /// The place after the escape at `at`, if it stands for a character or begins one that the next completes.
 fn past_escape(bytes: &[u8], at: usize) -> Option<usize> {

@@ -79,6 +79,9 @@ impl<'a> Sent<'a> {
 
     /// Each name once, with its last value.
     pub(crate) fn into_attributes(mut self) -> Attributes {
+        if self.pairs.iter().all(|(_, value)| value.is_some()) {
+            return Attributes::from_pairs(self.pairs.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        }
         self.pairs.sort_by(|a, b| a.0.cmp(&b.0));
         self.pairs.dedup_by(|later, kept| {
             let repeated = later.0 == kept.0;

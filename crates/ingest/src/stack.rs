@@ -4,7 +4,7 @@
 //! fingerprints. Backtrace rewrites frames by rules that are not public; its fingerprints can be imitated, not matched.
 
 use crate::Limits;
-use crate::json::{Cursor, next_special, string};
+use crate::json::{Cursor, string};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -26,6 +26,9 @@ impl<'a> Stack<'a> {
     pub(crate) fn of(frames: Vec<Frame<'a>>, source_code: Option<&'a str>, limits: &Limits) -> Stack<'a> {
         let paths = source_paths(source_code, &frames, limits);
         let mut stack = Stack::default();
+        for list in [&mut stack.frames, &mut stack.functions, &mut stack.modules] {
+            list.reserve(frames.len());
+        }
         let mut rooms = [(); 3].map(|()| Room::of(limits.value_bytes));
         let [functions, files, modules] = &mut rooms;
         for frame in frames {
@@ -62,9 +65,9 @@ pub(crate) fn frame_text(frames: &[Cow<'_, str>]) -> String {
     text
 }
 
-/// Whether JSON writes a text as it is.
-fn is_plain(text: &str) -> bool {
-    next_special(text.as_bytes(), 0) == text.len()
+/// Whether JSON writes a text as it is, as of the report's own text is known: what was borrowed stood there without an escape.
+fn is_plain(text: &Cow<'_, str>) -> bool {
+    matches!(text, Cow::Borrowed(_))
 }
 
 /// What is left of the bound on a list's text. One long path may be named by every frame, so without it a small report could make a
@@ -77,7 +80,7 @@ impl Room {
     }
 
     /// Whether one more text fits, with its quotes, its comma and the longest spelling of its escapes. When one does not, none does any more.
-    fn take(&mut self, text: &str) -> bool {
+    fn take(&mut self, text: &Cow<'_, str>) -> bool {
         let escaped = |byte| match byte {
             0..0x20 => 6,
             b'"' | b'\\' => 2,
@@ -138,8 +141,11 @@ pub(crate) fn main_frames<'a>(threads: &mut Cursor<'a>, main_thread: Option<&str
     if main.is_empty() { faulting } else { main }
 }
 
+/// Frames of a stack, for most of them.
+const USUAL_FRAMES: usize = 24;
+
 fn read_frames<'a>(stack: &mut Cursor<'a>, limits: &Limits) -> Vec<Frame<'a>> {
-    let mut frames = Vec::new();
+    let mut frames = Vec::with_capacity(USUAL_FRAMES);
     let mut room = Room::of(limits.value_bytes);
     stack.array(|value| {
         let Some(frame) = read_frame(value) else { return true };
@@ -164,14 +170,22 @@ fn read_frame<'a>(frame: &mut Cursor<'a>) -> Option<Frame<'a>> {
             "sourceCode" => &mut source,
             _ => return,
         };
-        *place = value.string().filter(|text| !text.trim().is_empty());
+        *place = value.string().filter(|text| !text.chars().all(char::is_whitespace));
     });
     let written = match (&function, &library, &path) {
         (Some(function), _, _) => written_function(function),
-        (None, Some(place), _) | (None, None, Some(place)) => trimmed(place, str::trim),
+        (None, Some(place), _) | (None, None, Some(place)) => trimmed(place, trim),
         (None, None, None) => return None,
     };
     Some(Frame { written, named: function.is_some(), library, path, source })
+}
+
+/// A text without white space around it. Most have none, as is plain by their ends.
+fn trim(text: &str) -> &str {
+    match text.as_bytes() {
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
+        _ => text.trim(),
+    }
 }
 
 /// A part of a text, without a copy where the text is not one itself.
@@ -212,7 +226,7 @@ fn written_function<'a>(name: &Cow<'a, str>) -> Cow<'a, str> {
 }
 
 fn without_suffixes(name: &str) -> &str {
-    let mut written = name.trim();
+    let mut written = trim(name);
     while let Some(shorter) = without_suffix(written) {
         written = shorter;
     }

@@ -4,6 +4,7 @@ use crate::time::Stamp;
 use crate::value::Value;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A project's number; never reused.
@@ -103,12 +104,26 @@ pub struct Attributes {
 struct Place {
     at: u32,
     bytes: u32,
+    /// Its beginning as a number, which decides most comparisons.
+    head: u64,
 }
 
 impl Place {
     fn of(self, names: &str) -> &str {
         &names[self.at as usize..][..self.bytes as usize]
     }
+
+    fn compare(self, names: &str, head: u64, name: &str) -> Ordering {
+        self.head.cmp(&head).then_with(|| self.of(names).cmp(name))
+    }
+}
+
+/// The first eight bytes as a number that orders names as they are ordered, where they differ so early.
+fn head(name: &str) -> u64 {
+    let mut head = [0; 8];
+    let bytes = name.len().min(8);
+    head[..bytes].copy_from_slice(&name.as_bytes()[..bytes]);
+    u64::from_be_bytes(head)
 }
 
 impl Attributes {
@@ -122,10 +137,11 @@ impl Attributes {
             attributes.values.push((place, value));
         }
         let Attributes { names, values } = &mut attributes;
-        if !values.is_sorted_by(|a, b| a.0.of(names) < b.0.of(names)) {
-            values.sort_by(|a, b| a.0.of(names).cmp(b.0.of(names)));
+        let compare = |a: Place, b: Place| a.compare(names, b.head, b.of(names));
+        if !values.is_sorted_by(|a, b| compare(a.0, b.0).is_lt()) {
+            values.sort_by(|a, b| compare(a.0, b.0));
             values.dedup_by(|later, kept| {
-                let repeated = later.0.of(names) == kept.0.of(names);
+                let repeated = compare(later.0, kept.0).is_eq();
                 if repeated {
                     std::mem::swap(later, kept);
                 }
@@ -145,11 +161,12 @@ impl Attributes {
         let place = |bytes: usize| u32::try_from(bytes).expect("names of one report take less than 4 GiB");
         let at = place(self.names.len());
         self.names.push_str(name);
-        Place { at, bytes: place(name.len()) }
+        Place { at, bytes: place(name.len()), head: head(name) }
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {
-        self.values.binary_search_by(|(have, _)| have.of(&self.names).cmp(name))
+        let head = head(name);
+        self.values.binary_search_by(|(have, _)| have.compare(&self.names, head, name))
     }
 
     /// The value of exactly this name.
@@ -326,10 +343,10 @@ mod tests {
 
     #[test]
     fn attributes_are_a_sorted_map_whatever_came_before() {
-        let names = ["b", "a", "", "ab", "é", "b", "b.c", "a", "zz"];
+        let names = ["b", "a", "", "ab", "é", "b", "b.c", "a", "zz", "application", "application.version", "applicat", "applicat\0"];
         let mut attributes = Attributes::default();
         let mut naive = std::collections::BTreeMap::new();
-        for (n, name) in names.iter().cycle().take(40).enumerate() {
+        for (n, name) in names.iter().cycle().take(60).enumerate() {
             let value = Value::Int(n as i64);
             if n % 3 == 2 {
                 attributes.remove(name);
