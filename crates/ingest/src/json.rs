@@ -159,7 +159,9 @@ impl<'a> Cursor<'a> {
     /// Passes over a value.
     fn skip(&mut self) {
         match self.peek() {
-            Some(b'"') => drop(self.quoted()),
+            Some(b'"') => {
+                self.pass_string();
+            }
             Some(b'{') => self.members(|_, _| {}),
             Some(b'[') => self.elements(|_| {}),
             Some(b'-' | b'0'..=b'9') => self.pass(past_number(self.text.as_bytes(), self.at)),
@@ -250,25 +252,31 @@ impl<'a> Cursor<'a> {
     }
 
     /// The string that begins here.
+    #[inline]
     fn quoted(&mut self) -> Quoted<'a> {
+        let (text, start) = (self.text, self.at);
+        let escaped = self.pass_string();
+        Quoted { text, start, end: self.at, escaped }
+    }
+
+    /// Passes over the string that begins here; answers whether it has an escape.
+    fn pass_string(&mut self) -> bool {
         let bytes = self.text.as_bytes();
-        let (start, mut at, mut escaped) = (self.at, self.at + 1, false);
+        let (mut at, mut escaped) = (self.at + 1, false);
         loop {
             at = next_special(bytes, at);
             match bytes.get(at) {
-                Some(b'"') => break,
-                Some(b'\\') => match past_escape(bytes, at) {
-                    Some(past) => (at, escaped) = (past, true),
-                    None => break self.fault(),
-                },
-                _ => break self.fault(),
+                Some(b'"') => {
+                    self.at = at + 1;
+                    return escaped;
+                }
+                Some(b'\\') if let Some(past) = past_escape(bytes, at) => (at, escaped) = (past, true),
+                _ => {
+                    self.fault();
+                    return false;
+                }
             }
         }
-        if !self.sound {
-            return Quoted { raw: "\"\"", escaped: false };
-        }
-        self.at = at + 1;
-        Quoted { raw: self.text.get(start..=at).unwrap_or_default(), escaped }
     }
 
     fn past_word(&self, word: &str) -> Option<usize> {
@@ -290,35 +298,53 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A string as it is written.
+/// A string, from its first quote to behind its last.
 struct Quoted<'a> {
-    raw: &'a str,
+    text: &'a str,
+    start: usize,
+    end: usize,
     escaped: bool,
 }
 
 impl<'a> Quoted<'a> {
+    /// What it says; of one that has a fault, nothing that anybody looks at.
+    #[inline(always)]
     fn text(&self) -> Cow<'a, str> {
         if self.escaped {
-            return serde_json::from_str(self.raw).map(Cow::Owned).unwrap_or_default();
+            return self.unescaped();
         }
-        Cow::Borrowed(self.raw.get(1..self.raw.len() - 1).unwrap_or_default())
+        Cow::Borrowed(self.text.get(self.start + 1..self.end - 1).unwrap_or_default())
+    }
+
+    #[cold]
+    fn unescaped(&self) -> Cow<'a, str> {
+        let raw = self.text.get(self.start..self.end).unwrap_or_default();
+        serde_json::from_str(raw).map(Cow::Owned).unwrap_or_default()
     }
 }
 
 /// The place of the first byte from `at` on that is a quote, a backslash or a control character: the end, when there is none.
 #[inline]
 fn next_special(bytes: &[u8], mut at: usize) -> usize {
-    let is_special = |byte: u8| (byte == b'"') | (byte == b'\\') | (byte < 0x20);
-    // Sixteen at once, which compilers make vectors of.
-    while let Some(sixteen) = bytes.get(at..).and_then(<[u8]>::first_chunk::<16>) {
-        let marks = u128::from_le_bytes(sixteen.map(|byte| u8::from(is_special(byte))));
+    while let Some(&eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let marks = special_of(u64::from_le_bytes(eight));
         if marks != 0 {
             return at + (marks.trailing_zeros() / 8) as usize;
         }
-        at += 16;
+        at += 8;
     }
     let rest = bytes.get(at..).unwrap_or_default();
-    at + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+    at + rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len())
+}
+
+/// Marks the lowest of eight bytes that is special, by its highest bit. Bytes above it may be marked without being so, as each test
+/// borrows from the next byte.
+fn special_of(eight: u64) -> u64 {
+    const EVERY: u64 = u64::MAX / 255;
+    let below = |word: u64, bound: u8| word.wrapping_sub(EVERY * u64::from(bound)) & !word;
+    let quotes = below(eight ^ (EVERY * u64::from(b'"')), 1);
+    let backslashes = below(eight ^ (EVERY * u64::from(b'\\')), 1);
+    (quotes | backslashes | below(eight, 0x20)) & (EVERY * 0x80)
 }
 
 /// The place after the escape at `at`, if it stands for a character or begins one that the next completes.

@@ -276,8 +276,8 @@ fn without_anonymous_numbers(name: &str) -> String {
     kept
 }
 
-/// The marks that compilers put behind the name of a function they cloned or split.
-const CLONE_MARKS: [&str; 6] = [".isra", ".constprop", ".part", ".cold", ".llvm", ".lto_priv"];
+/// The marks that compilers put, after a dot, behind the name of a function they cloned or split.
+const CLONE_MARKS: [&str; 6] = ["isra", "constprop", "part", "cold", "llvm", "lto_priv"];
 
 /// The name without one more suffix: `:12` (a line), `+31` or `+0x1f` (an offset), `::h0123456789abcdef` (Rust's old
 /// mangling), ` [clone ...]` or a clone's mark with or without its number. `None` when there is no more.
@@ -289,7 +289,8 @@ fn without_suffix(name: &str) -> Option<&str> {
     let hash = hexadecimal.and_then(|stem| stem.strip_suffix("::h")).filter(|stem| name.len() - stem.len() == 19);
     let line = decimal.and_then(|stem| stem.strip_suffix(['+', ':'])).filter(|stem| !stem.ends_with(':'));
     let unnumbered = decimal.and_then(|stem| stem.strip_suffix('.')).unwrap_or(name);
-    let mark = CLONE_MARKS.iter().find_map(|mark| unnumbered.strip_suffix(mark));
+    let dot = unnumbered.bytes().rposition(|byte| byte == b'.');
+    let mark = dot.filter(|&dot| CLONE_MARKS.contains(&&unnumbered[dot + 1..])).map(|dot| &unnumbered[..dot]);
     let stem = clone.or(offset).or(hash).or(line).or(mark)?.trim_end();
     (!stem.is_empty()).then_some(stem)
 }
