@@ -66,6 +66,7 @@ pub(crate) fn frame_text(frames: &[Cow<'_, str>]) -> String {
 }
 
 /// Whether JSON writes a text as it is, as of the report's own text is known: what was borrowed stood there without an escape.
+#[expect(clippy::ptr_arg, reason = "whether a text is borrowed is what is asked")]
 fn is_plain(text: &Cow<'_, str>) -> bool {
     matches!(text, Cow::Borrowed(_))
 }
@@ -74,6 +75,7 @@ fn is_plain(text: &Cow<'_, str>) -> bool {
 /// huge list.
 struct Room(usize);
 
+#[expect(clippy::ptr_arg, reason = "whether a text is borrowed is what is asked")]
 impl Room {
     fn of(text_bytes_max: usize) -> Room {
         Room(text_bytes_max.saturating_sub(frame_text(&[]).len()))
