@@ -66,7 +66,7 @@ impl<'a> Files<'a> {
                 let detail = format!("must be UTF-8, and byte {} is not; bytes can be sent as a file", error.valid_up_to());
                 Rejection::new(Reason::MalformedMultipart, label, detail)
             })?;
-            sent.take("", label, Some(Value::from(text)))?;
+            sent.take("", label.to_owned(), Some(Value::from(text)))?;
             Ok(part.bytes.len())
         }
     }

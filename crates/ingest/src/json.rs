@@ -1,29 +1,26 @@
-//! Reads JSON by slices: the grammar is checked once while the outermost object is cut into its members, each as its own raw text;
-//! within those a cursor walks to what counts. No tree is built.
+//! Reads JSON by slices: a cursor checks the grammar as it walks to what counts. No tree is built. What it finds a fault in, the parser
+//! reads too, and tells the fault.
 //!
 //! So the memory for a hostile body is the body itself, the depth is bounded before anything is read, and the fault of a
 //! value can be told with its name. Duplicate keys reach the caller in order; every caller lets the last one win.
 
 use crate::{Limits, Reason, Rejection};
 use model::Value;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// The body as text that is shallow enough to read: UTF-8, and escapes that are characters.
-pub(crate) fn text<'a>(bytes: &'a [u8], field: &str, limits: &Limits) -> Result<&'a str, Rejection> {
-    let text =
-        std::str::from_utf8(bytes).map_err(|error| malformed(field, format!("must be UTF-8, and byte {} is not", error.valid_up_to())))?;
-    check(text.as_bytes(), field, limits)?;
-    Ok(text)
+/// The body as text.
+pub(crate) fn text<'a>(bytes: &'a [u8], field: &str) -> Result<&'a str, Rejection> {
+    std::str::from_utf8(bytes).map_err(|error| malformed(field, format!("must be UTF-8, and byte {} is not", error.valid_up_to())))
 }
 
 /// Bounds the depth and finds half surrogate pairs, which stand for no character and cannot be kept as text. Everything
 /// else about the grammar is left to the parser.
-fn check(bytes: &[u8], field: &str, limits: &Limits) -> Result<(), Rejection> {
-    let (mut at, mut depth) = (0, 0usize);
+fn check(text: &str, field: &str, limits: &Limits) -> Result<(), Rejection> {
+    let (bytes, mut at, mut depth) = (text.as_bytes(), 0, 0usize);
     while let Some(&byte) = bytes.get(at) {
         at += 1;
         match byte {
@@ -61,41 +58,55 @@ fn past_string(bytes: &[u8], mut at: usize, field: &str) -> Result<usize, Reject
 /// The UTF-16 unit of a `\u` escape that starts at `at`.
 fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
-    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
 }
 
-/// Checks an object and walks its members in order. `field` names the object in a fault of its own grammar.
+/// Checks an object by the parser, which tells a fault with its place, and walks its members in order. `field` names the object in a
+/// fault. Much slower than a [`Cursor`], which finds the same objects sound.
 pub(crate) fn each_member<'a>(
     object: &'a str,
     field: &str,
-    take: impl FnMut(Cow<'a, str>, &'a str) -> Result<(), Rejection>,
+    limits: &Limits,
+    take: impl FnMut(Cow<'a, str>, &'a str),
 ) -> Result<(), Rejection> {
-    let mut walk = Walk { take, refused: None };
+    check(object, field, limits)?;
     let mut parser = serde_json::Deserializer::from_str(object);
-    let walked = parser.deserialize_map(&mut walk).and_then(|()| parser.end());
-    walk.refused.map_or_else(|| walked.map_err(|error| malformed_at(field, &error)), Err)
+    parser.deserialize_map(Walk(take)).and_then(|()| parser.end()).map_err(|error| malformed_at(field, &error))
 }
 
-/// A place in text whose grammar was checked, so that no fault is looked for again: of other text it makes what it can, and never fails.
+/// A place in a text of JSON, whose grammar is checked where the cursor goes: exactly that of the parser, with the depth bounded and no
+/// half surrogate pairs. A fault is remembered and ends the walk; what it is, is for [`text`] and [`each_member`] to say.
 ///
 /// What stands there is read or entered; what a caller leaves alone is passed over. So the parts that count are read in one pass,
 /// however deep they are.
 pub(crate) struct Cursor<'a> {
     text: &'a str,
     at: usize,
+    /// Levels that may still be entered.
+    levels: usize,
+    sound: bool,
 }
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn new(text: &'a str) -> Cursor<'a> {
-        Cursor { text, at: 0 }
+    /// At the beginning of a text in which arrays and objects may nest `levels` deep.
+    pub(crate) fn new(text: &'a str, levels: usize) -> Cursor<'a> {
+        Cursor { text, at: 0, levels, sound: true }
     }
 
     /// The next byte that is not white space.
-    fn peek(&mut self) -> Option<u8> {
-        let rest = &self.text.as_bytes()[self.at..];
-        let blank = rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).unwrap_or(rest.len());
-        self.at += blank;
-        rest.get(blank).copied()
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        loop {
+            match bytes.get(self.at) {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                other => return other.copied(),
+            }
+        }
+    }
+
+    /// Whether all of the text was one value without a fault, now that it has been walked.
+    pub(crate) fn ended(mut self) -> bool {
+        self.peek().is_none() && self.sound
     }
 
     /// Enters an object and hands over its members in order; of another value nothing.
@@ -103,26 +114,7 @@ impl<'a> Cursor<'a> {
         if self.peek() != Some(b'{') {
             return self.skip();
         }
-        self.at += 1;
-        while let Some(byte) = self.peek() {
-            if byte == b'"' {
-                let name = string(self.raw()).unwrap_or_default();
-                if self.peek() == Some(b':') {
-                    self.at += 1;
-                }
-                self.peek();
-                let value = self.at;
-                take(name, self);
-                if self.at == value {
-                    self.skip();
-                }
-                continue;
-            }
-            self.at += 1;
-            if byte == b'}' {
-                return;
-            }
-        }
+        self.members(|name, value| take(name.text(), value));
     }
 
     /// Enters an array and hands over its elements in order until `take` has enough; of another value nothing.
@@ -130,70 +122,264 @@ impl<'a> Cursor<'a> {
         if self.peek() != Some(b'[') {
             return self.skip();
         }
-        self.at += 1;
         let mut goes_on = true;
-        while let Some(byte) = self.peek() {
-            if byte == b',' || byte == b']' {
-                self.at += 1;
-                if byte == b']' {
-                    return;
-                }
-                continue;
-            }
-            let element = self.at;
-            goes_on = goes_on && take(self);
-            if self.at == element {
-                self.skip();
-            }
-        }
+        self.elements(|value| goes_on = goes_on && take(value));
     }
 
     /// The value as it is written.
     pub(crate) fn raw(&mut self) -> &'a str {
-        self.peek();
-        let start = self.at;
-        self.skip();
-        self.text.get(start..self.at).unwrap_or_default()
+        self.beside_raw(Cursor::skip).1
     }
 
     /// A string; `None` for every other value.
     pub(crate) fn string(&mut self) -> Option<Cow<'a, str>> {
-        string(self.raw())
+        if self.peek() == Some(b'"') {
+            return Some(self.quoted().text());
+        }
+        self.skip();
+        None
     }
 
-    /// Passes over a value, at least one byte while there is any.
+    /// A value that an attribute can hold; `None` for null, arrays and objects.
+    pub(crate) fn scalar(&mut self) -> Result<Option<Value>, NotFinite> {
+        if self.peek() == Some(b'"') {
+            return Ok(Some(Value::Text(self.quoted().text().into_owned())));
+        }
+        scalar(self.raw())
+    }
+
+    /// What a walk makes of a value, and the value as it is written.
+    pub(crate) fn beside_raw<T>(&mut self, walk: impl FnOnce(&mut Cursor<'a>) -> T) -> (T, &'a str) {
+        self.peek();
+        let start = self.at;
+        let made = walk(self);
+        (made, self.text.get(start..self.at).unwrap_or_default())
+    }
+
+    /// Passes over a value.
     fn skip(&mut self) {
-        let bytes = self.text.as_bytes();
-        let mut depth = 0usize;
-        while let Some(byte) = self.peek() {
-            self.at += 1;
-            match byte {
-                b'"' => self.at = past_checked_string(bytes, self.at),
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth = depth.saturating_sub(1),
-                b',' | b':' => {}
-                _ => {
-                    let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
-                    let rest = &bytes[self.at..];
-                    self.at += rest.iter().position(ends).unwrap_or(rest.len());
-                }
+        match self.peek() {
+            Some(b'"') => {
+                self.pass_string();
             }
-            if depth == 0 {
+            Some(b'{') => self.members(|_, _| {}),
+            Some(b'[') => self.elements(|_| {}),
+            Some(b'-' | b'0'..=b'9') => self.pass(past_number(self.text.as_bytes(), self.at)),
+            Some(b't') => self.pass(self.past_word("true")),
+            Some(b'f') => self.pass(self.past_word("false")),
+            Some(b'n') => self.pass(self.past_word("null")),
+            _ => self.fault(),
+        }
+    }
+
+    /// The members of the object that begins here.
+    #[inline]
+    fn members(&mut self, mut take: impl FnMut(Quoted<'a>, &mut Cursor<'a>)) {
+        if self.enters(b'}') {
+            return;
+        }
+        loop {
+            if self.peek() != Some(b'"') {
+                return self.fault();
+            }
+            let name = self.quoted();
+            if self.peek() != Some(b':') {
+                return self.fault();
+            }
+            self.at += 1;
+            self.one(|value| take(name, value));
+            if self.leaves(b'}') {
                 return;
             }
         }
     }
+
+    /// The elements of the array that begins here.
+    #[inline]
+    fn elements(&mut self, mut take: impl FnMut(&mut Cursor<'a>)) {
+        if self.enters(b']') {
+            return;
+        }
+        loop {
+            self.one(&mut take);
+            if self.leaves(b']') {
+                return;
+            }
+        }
+    }
+
+    /// Hands over the value that comes next, and passes over it when it is left alone.
+    #[inline]
+    fn one(&mut self, take: impl FnOnce(&mut Cursor<'a>)) {
+        self.peek();
+        let value = self.at;
+        take(self);
+        if self.at == value {
+            self.skip();
+        }
+    }
+
+    /// Goes a level down; answers whether there is nothing to see.
+    fn enters(&mut self, close: u8) -> bool {
+        let Some(levels) = self.levels.checked_sub(1) else {
+            self.fault();
+            return true;
+        };
+        self.at += 1;
+        let empty = self.peek() == Some(close);
+        if empty {
+            self.at += 1;
+        } else {
+            self.levels = levels;
+        }
+        empty
+    }
+
+    /// Passes over a comma, or over the end and a level up; answers whether that was the end, as a fault is too.
+    fn leaves(&mut self, close: u8) -> bool {
+        match self.peek() {
+            Some(b',') => {
+                self.at += 1;
+                return false;
+            }
+            Some(byte) if byte == close => {
+                self.at += 1;
+                self.levels += 1;
+            }
+            _ => self.fault(),
+        }
+        true
+    }
+
+    /// The string that begins here.
+    #[inline]
+    fn quoted(&mut self) -> Quoted<'a> {
+        let (text, start) = (self.text, self.at);
+        let escaped = self.pass_string();
+        Quoted { text, start, end: self.at, escaped }
+    }
+
+    /// Passes over the string that begins here; answers whether it has an escape.
+    fn pass_string(&mut self) -> bool {
+        let bytes = self.text.as_bytes();
+        let (mut at, mut escaped) = (self.at + 1, false);
+        loop {
+            at = next_special(bytes, at);
+            match bytes.get(at) {
+                Some(b'"') => {
+                    self.at = at + 1;
+                    return escaped;
+                }
+                Some(b'\\') if let Some(past) = past_escape(bytes, at) => (at, escaped) = (past, true),
+                _ => {
+                    self.fault();
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn past_word(&self, word: &str) -> Option<usize> {
+        self.text.as_bytes()[self.at..].starts_with(word.as_bytes()).then_some(self.at + word.len())
+    }
+
+    fn pass(&mut self, past: Option<usize>) {
+        match past {
+            Some(past) => self.at = past,
+            None => self.fault(),
+        }
+    }
+
+    /// Nothing is seen any more.
+    #[cold]
+    fn fault(&mut self) {
+        self.sound = false;
+        self.at = self.text.len();
+    }
 }
 
-/// The place after the string whose content starts at `at`.
-fn past_checked_string(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
-        if bytes[at + found] == b'"' {
-            return at + found + 1;
+/// A string, from its first quote to behind its last.
+struct Quoted<'a> {
+    text: &'a str,
+    start: usize,
+    end: usize,
+    escaped: bool,
+}
+
+impl<'a> Quoted<'a> {
+    /// What it says; of one that has a fault, nothing that anybody looks at.
+    #[inline(always)]
+    fn text(&self) -> Cow<'a, str> {
+        if self.escaped {
+            return self.unescaped();
         }
-        at += found + 2;
+        Cow::Borrowed(self.text.get(self.start + 1..self.end - 1).unwrap_or_default())
     }
-    bytes.len()
+
+    #[cold]
+    fn unescaped(&self) -> Cow<'a, str> {
+        let raw = self.text.get(self.start..self.end).unwrap_or_default();
+        serde_json::from_str(raw).map(Cow::Owned).unwrap_or_default()
+    }
+}
+
+/// The place of the first byte from `at` on that is a quote, a backslash or a control character: the end, when there is none.
+#[inline]
+fn next_special(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(&eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let marks = special_of(u64::from_le_bytes(eight));
+        if marks != 0 {
+            return at + (marks.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len())
+}
+
+/// Marks the lowest of eight bytes that is special, by its highest bit. Bytes above it may be marked without being so, as each test
+/// borrows from the next byte.
+fn special_of(eight: u64) -> u64 {
+    const EVERY: u64 = u64::MAX / 255;
+    let below = |word: u64, bound: u8| word.wrapping_sub(EVERY * u64::from(bound)) & !word;
+    let quotes = below(eight ^ (EVERY * u64::from(b'"')), 1);
+    let backslashes = below(eight ^ (EVERY * u64::from(b'\\')), 1);
+    (quotes | backslashes | below(eight, 0x20)) & (EVERY * 0x80)
+}
+
+/// The place after the escape at `at`, if it stands for a character or begins one that the next completes.
+fn past_escape(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at + 1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 2),
+        b'u' => match escaped_unit(bytes, at)? {
+            0xD800..=0xDBFF => matches!(escaped_unit(bytes, at + 6), Some(0xDC00..=0xDFFF)).then_some(at + 12),
+            0xDC00..=0xDFFF => None,
+            _ => Some(at + 6),
+        },
+        _ => None,
+    }
+}
+
+/// The place after the number that begins at `at`.
+fn past_number(bytes: &[u8], at: usize) -> Option<usize> {
+    let first = at + usize::from(bytes.get(at) == Some(&b'-'));
+    let mut at = match bytes.get(first)? {
+        b'0' => first + 1,
+        _ => past_digits(bytes, first)?,
+    };
+    if bytes.get(at) == Some(&b'.') {
+        at = past_digits(bytes, at + 1)?;
+    }
+    if matches!(bytes.get(at), Some(b'e' | b'E')) {
+        at = past_digits(bytes, at + 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-'))))?;
+    }
+    Some(at)
+}
+
+/// The place after one digit or more.
+fn past_digits(bytes: &[u8], at: usize) -> Option<usize> {
+    let digits = bytes.get(at..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (digits > 0).then_some(at + digits)
 }
 
 /// A string as text; `None` for every other value.
@@ -237,24 +423,18 @@ fn number(raw: &str) -> Option<Value> {
     raw.parse().ok().filter(|real: &f64| real.is_finite()).map(Value::Float)
 }
 
-struct Walk<F> {
-    take: F,
-    refused: Option<Rejection>,
-}
+struct Walk<F>(F);
 
-impl<'a, F: FnMut(Cow<'a, str>, &'a str) -> Result<(), Rejection>> Visitor<'a> for &mut Walk<F> {
+impl<'a, F: FnMut(Cow<'a, str>, &'a str)> Visitor<'a> for Walk<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'a>>(mut self, mut members: A) -> Result<(), A::Error> {
         while let Some((Name(name), raw)) = members.next_entry::<Name<'a>, &'a RawValue>()? {
-            (self.take)(name, raw.get()).map_err(|rejection| {
-                self.refused = Some(rejection);
-                A::Error::custom("refused")
-            })?;
+            (self.0)(name, raw.get());
         }
         Ok(())
     }
@@ -297,8 +477,22 @@ mod tests {
     use proptest::prelude::*;
 
     fn reason(bytes: &[u8]) -> Result<(), Reason> {
-        let text = text(bytes, "report", &Limits::DEFAULT).map_err(|rejection| rejection.reason)?;
-        each_member(text, "report", |_, _| Ok(())).map_err(|rejection| rejection.reason)
+        let text = text(bytes, "report").map_err(|rejection| rejection.reason)?;
+        let told = each_member(text, "report", &Limits::DEFAULT, |_, _| {}).map_err(|rejection| rejection.reason);
+        assert_eq!(is_sound(text), told.is_ok(), "{text}");
+        told
+    }
+
+    /// Whether a cursor finds a text to be an object without a fault.
+    fn is_sound(text: &str) -> bool {
+        let mut cursor = cursor(text);
+        let is_object = cursor.peek() == Some(b'{');
+        cursor.raw();
+        is_object && cursor.ended()
+    }
+
+    fn cursor(text: &str) -> Cursor<'_> {
+        Cursor::new(text, Limits::DEFAULT.depth)
     }
 
     #[test]
@@ -367,7 +561,7 @@ mod tests {
         ] {
             assert_eq!(reason(bytes), expected, "{}", String::from_utf8_lossy(bytes));
         }
-        let refused = text(b"{\"a\":\"\xff\"}", "report", &Limits::DEFAULT).expect_err("not UTF-8");
+        let refused = text(b"{\"a\":\"\xff\"}", "report").expect_err("not UTF-8");
         assert_eq!(refused.problem.to_string(), "report: must be UTF-8, and byte 6 is not");
     }
 
@@ -388,11 +582,8 @@ mod tests {
     #[test]
     fn a_key_that_comes_twice_comes_in_order() {
         let mut seen = Vec::new();
-        each_member(r#"{"a":1,"b\u0062":2,"a":[3]}"#, "x", |name, raw| {
-            seen.push((name.into_owned(), raw));
-            Ok(())
-        })
-        .expect("an object");
+        each_member(r#"{"a":1,"b\u0062":2,"a":[3]}"#, "x", &Limits::DEFAULT, |name, raw| seen.push((name.into_owned(), raw)))
+            .expect("an object");
         assert_eq!(seen, [("a".to_owned(), "1"), ("bb".to_owned(), "2"), ("a".to_owned(), "[3]")]);
     }
 
@@ -402,7 +593,7 @@ mod tests {
         match text.as_bytes().first() {
             Some(b'{') => {
                 let mut members = serde_json::Map::new();
-                Cursor::new(text).object(|name, value| {
+                cursor(text).object(|name, value| {
                     if !name.starts_with('-') {
                         members.insert(name.into_owned(), tree(value.raw()));
                     }
@@ -411,7 +602,7 @@ mod tests {
             }
             Some(b'[') => {
                 let mut elements = Vec::new();
-                Cursor::new(text).array(|value| {
+                cursor(text).array(|value| {
                     elements.push(tree(value.raw()));
                     true
                 });
@@ -457,8 +648,75 @@ mod tests {
         ) {
             let text = pieces.concat();
             let mut seen = 0;
-            Cursor::new(&text).object(|_, value| value.array(|value| { value.object(|_, _| seen += 1); true }));
-            Cursor::new(&text).array(|value| { value.object(|_, value| { value.string(); }); seen += 1; seen < enough });
+            cursor(&text).object(|_, value| value.array(|value| { value.object(|_, _| seen += 1); true }));
+            cursor(&text).array(|value| { value.object(|_, value| { value.string(); }); seen += 1; seen < enough });
+        }
+
+        #[test]
+        fn a_cursor_finds_sound_what_the_parser_does(
+            json in any_json(),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..3, prop::sample::select(PIECES.to_vec())), 0..3),
+        ) {
+            let mut text = serde_json::to_string(&serde_json::json!({"a": json})).expect("JSON");
+            for (at, taken, piece) in edits {
+                let from = text.floor_char_boundary(at.index(text.len() + 1));
+                let to = text.ceil_char_boundary((from + taken).min(text.len()));
+                text.replace_range(from..to, piece);
+            }
+            let mut told = Vec::new();
+            let parsed = each_member(&text, "x", &Limits::DEFAULT, |name, raw| told.push((name.into_owned(), raw)));
+            prop_assert_eq!(is_sound(&text), parsed.is_ok(), "{}", text);
+            if parsed.is_ok() {
+                let mut seen = Vec::new();
+                cursor(&text).object(|name, value| seen.push((name.into_owned(), value.raw())));
+                prop_assert_eq!(seen, told);
+            }
+        }
+
+        #[test]
+        fn special_bytes_are_found_where_they_are(text in "[ -~é\\x00-\\x1f\"\\\\]{0,40}", at in 0usize..50) {
+            let bytes = text.as_bytes();
+            let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
+            let expected = (at..bytes.len()).find(|&at| !plain(&bytes[at])).unwrap_or(bytes.len().max(at));
+            prop_assert_eq!(next_special(bytes, at), expected);
         }
     }
+
+    /// What breaks a text of JSON, or changes it into another.
+    const PIECES: [&str; 34] = [
+        "",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        ":",
+        ",",
+        "\\",
+        "\\\"",
+        "\\u00e9",
+        "\\ud83d",
+        "\\ude00",
+        "\\ud83d\\ude00",
+        "\\u+123",
+        "\\x",
+        "\n",
+        "\u{1}",
+        " ",
+        "\t",
+        "0",
+        "-",
+        "01",
+        ".",
+        "1.",
+        "e",
+        "e+",
+        "1E5",
+        "-0.0e-0",
+        "true",
+        "nul",
+        "NaN",
+        "é",
+        "\u{a0}",
+    ];
 }

@@ -5,7 +5,7 @@
 
 use crate::json::{Cursor, each_member, scalar, string, text};
 use crate::sent::{Sent, check_size};
-use crate::stack::Stack;
+use crate::stack::{Frame, Stack, main_frames};
 use crate::{Limits, Rejection};
 use model::Value;
 
@@ -26,7 +26,7 @@ pub(crate) struct Body<'a> {
 }
 
 /// The raw text of each field that counts; of a key that comes twice, the last.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Sections<'a> {
     uuid: Option<&'a str>,
     timestamp: Option<&'a str>,
@@ -41,16 +41,18 @@ struct Sections<'a> {
     source_code: Option<&'a str>,
     fingerprint: Option<&'a str>,
     body: Option<&'a str>,
+    /// The frames that were read while the threads were passed, and which thread was then the main one.
+    frames: Option<(&'a str, Vec<Frame<'a>>)>,
 }
 
 impl<'a> Body<'a> {
     /// Reads a report and hands its attributes to `sent`.
-    pub(crate) fn read(bytes: &'a [u8], limits: &Limits, sent: &mut Sent<'_>) -> Result<Body<'a>, Rejection> {
-        let mut sections = Sections::read(text(bytes, "report", limits)?, "report")?;
+    pub(crate) fn read(bytes: &'a [u8], limits: &Limits, sent: &mut Sent<'a>) -> Result<Body<'a>, Rejection> {
+        let mut sections = Sections::read(text(bytes, "report")?, "report", limits)?;
         if let Some(wrapped) = sections.wrapped() {
-            sections = Sections::read(wrapped, "body")?;
+            sections = Sections::read(wrapped, "body", limits)?;
         }
-        take_attributes(sections.attributes, sent)?;
+        take_attributes(sections.attributes, limits, sent)?;
         let value = |raw: Option<&str>, field: &str| -> Result<Option<Value>, Rejection> {
             let value = scalar(raw.unwrap_or("null")).map_err(|fault| fault.of(field))?;
             if let Some(Value::Text(text)) = &value {
@@ -67,35 +69,75 @@ impl<'a> Body<'a> {
             agent_version: value(sections.agent_version, "agentVersion")?,
             classifiers: classifiers(sections.classifiers, limits)?,
             fingerprint: value(sections.fingerprint, "fingerprint")?,
-            stack: Stack::read(sections.threads, sections.main_thread, sections.source_code, limits.value_bytes),
+            stack: Stack::of(sections.frames(limits), sections.source_code, limits),
         })
     }
 }
 
 impl<'a> Sections<'a> {
-    fn read(report: &'a str, field: &str) -> Result<Sections<'a>, Rejection> {
+    fn read(report: &'a str, field: &str, limits: &Limits) -> Result<Sections<'a>, Rejection> {
+        Sections::walked(report, limits).map_or_else(|| Sections::parsed(report, field, limits), Ok)
+    }
+
+    /// One walk, if there is no fault.
+    fn walked(report: &'a str, limits: &Limits) -> Option<Sections<'a>> {
         let mut sections = Sections::default();
-        each_member(report, field, |name, raw| {
-            let section = match &*name {
-                "uuid" => &mut sections.uuid,
-                "timestamp" => &mut sections.timestamp,
-                "lang" => &mut sections.lang,
-                "langVersion" => &mut sections.lang_version,
-                "agent" => &mut sections.agent,
-                "agentVersion" => &mut sections.agent_version,
-                "mainThread" => &mut sections.main_thread,
-                "threads" => &mut sections.threads,
-                "classifiers" => &mut sections.classifiers,
-                "attributes" => &mut sections.attributes,
-                "sourceCode" => &mut sections.source_code,
-                "fingerprint" => &mut sections.fingerprint,
-                "body" => &mut sections.body,
-                _ => return Ok(()),
-            };
-            *section = Some(raw);
-            Ok(())
+        let mut cursor = Cursor::new(report, limits.depth);
+        if cursor.peek() != Some(b'{') {
+            return None;
+        }
+        cursor.object(|name, value| match (&*name, sections.main_thread) {
+            // SDKs name the main thread first, so that its frames can be read in passing.
+            ("threads", Some(main)) => {
+                let (frames, raw) = value.beside_raw(|threads| main_frames(threads, Some(main), limits));
+                (sections.threads, sections.frames) = (Some(raw), Some((main, frames)));
+            }
+            (name, _) => {
+                if let Some(section) = sections.section(name) {
+                    *section = Some(value.raw());
+                }
+            }
+        });
+        cursor.ended().then_some(sections)
+    }
+
+    /// The same by the parser, which can tell a fault.
+    fn parsed(report: &'a str, field: &str, limits: &Limits) -> Result<Sections<'a>, Rejection> {
+        let mut sections = Sections::default();
+        each_member(report, field, limits, |name, raw| {
+            if let Some(section) = sections.section(&name) {
+                *section = Some(raw);
+            }
         })?;
         Ok(sections)
+    }
+
+    /// The place of a field that counts.
+    fn section(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+        Some(match name {
+            "uuid" => &mut self.uuid,
+            "timestamp" => &mut self.timestamp,
+            "lang" => &mut self.lang,
+            "langVersion" => &mut self.lang_version,
+            "agent" => &mut self.agent,
+            "agentVersion" => &mut self.agent_version,
+            "mainThread" => &mut self.main_thread,
+            "threads" => &mut self.threads,
+            "classifiers" => &mut self.classifiers,
+            "attributes" => &mut self.attributes,
+            "sourceCode" => &mut self.source_code,
+            "fingerprint" => &mut self.fingerprint,
+            "body" => &mut self.body,
+            _ => return None,
+        })
+    }
+
+    /// The frames of the main thread.
+    fn frames(&mut self, limits: &Limits) -> Vec<Frame<'a>> {
+        match self.frames.take() {
+            Some((main, frames)) if self.main_thread == Some(main) => frames,
+            _ => main_frames(&mut Cursor::new(self.threads.unwrap_or("{}"), limits.depth), self.main_thread, limits),
+        }
     }
 
     /// The report inside a `body` key: one documented example wraps it so. A report of its own with a stray `body` is not.
@@ -107,12 +149,12 @@ impl<'a> Sections<'a> {
 
 /// Nested arrays and objects, which go leaves inside `attributes`, stay with the raw report and are not indexed: like
 /// `null`, they are a missing attribute.
-fn take_attributes(attributes: Option<&str>, sent: &mut Sent<'_>) -> Result<(), Rejection> {
+fn take_attributes<'a>(attributes: Option<&'a str>, limits: &Limits, sent: &mut Sent<'a>) -> Result<(), Rejection> {
     let mut taken = Ok(());
-    Cursor::new(attributes.unwrap_or("{}")).object(|name, value| {
+    Cursor::new(attributes.unwrap_or("{}"), limits.depth).object(|name, value| {
         if taken.is_ok() {
-            let value = scalar(value.raw()).map_err(|fault| fault.of(&format!("attributes.{name}")));
-            taken = value.and_then(|value| sent.take("attributes.", &name, value));
+            let value = value.scalar().map_err(|fault| fault.of(&format!("attributes.{name}")));
+            taken = value.and_then(|value| sent.take("attributes.", name, value));
         }
     });
     taken
@@ -122,7 +164,7 @@ fn take_attributes(attributes: Option<&str>, sent: &mut Sent<'_>) -> Result<(), 
 fn classifiers(raw: Option<&str>, limits: &Limits) -> Result<Option<Value>, Rejection> {
     let Some(raw) = raw else { return Ok(None) };
     let mut joined = String::new();
-    Cursor::new(raw).array(|value| {
+    Cursor::new(raw, limits.depth).array(|value| {
         if let Some(text) = value.string().filter(|text| !text.is_empty()) {
             joined.push_str(if joined.is_empty() { "" } else { " " });
             joined.push_str(&text);
@@ -191,6 +233,25 @@ mod tests {
         assert_eq!((body.uuid, attributes.get("a")), (Some(Value::from("u")), Some(&Value::Int(1))));
         let (body, attributes) = read(r#"{"uuid":"outer","body":{"uuid":"u","attributes":{"a":1}}}"#).expect("a stray body");
         assert_eq!((body.uuid, attributes.get("a")), (Some(Value::from("outer")), None));
+    }
+
+    #[test]
+    fn one_walk_reads_what_the_parser_reads() {
+        let limits = &Limits::DEFAULT;
+        let threads = [r#"{"a":{"stack":[{"funcName":"a"}]},"b":{"fault":true,"stack":[{"funcName":"b"}]}}"#, r#"{"a":{}}"#, "7"];
+        let fields = |n: usize| match n % 6 {
+            0 => r#""mainThread":"a""#.to_owned(),
+            1 => r#""mainThread":"b""#.to_owned(),
+            2 => r#""main\u0054hread":null"#.to_owned(),
+            n => format!(r#""threads":{}"#, threads[n - 3]),
+        };
+        for n in 0..6usize.pow(3) {
+            let report = format!("{{{},\"x\":1,{} , {}}}", fields(n), fields(n / 6), fields(n / 36));
+            let mut walked = Sections::walked(&report, limits).expect("sound");
+            let mut parsed = Sections::parsed(&report, "report", limits).expect("sound");
+            assert_eq!(walked.frames(limits), parsed.frames(limits), "{report}");
+            assert_eq!(walked, parsed, "{report}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::{Limits, Reason, Rejection};
 use model::{Attributes, Value};
+use std::borrow::Cow;
 
 /// Parameters of the submission protocol itself: never attributes when they come in the query (among them the token).
 const RESERVED_PARAMETERS: [&str; 13] = [
@@ -29,7 +30,7 @@ const SERVER_NAMES: [&str; 8] =
 /// one wins where two give the same name.
 pub(crate) struct Sent<'a> {
     limits: &'a Limits,
-    pairs: Vec<(String, Option<Value>)>,
+    pairs: Vec<(Cow<'a, str>, Option<Value>)>,
     /// `_mod_fingerprint`: the client's own grouping.
     pub(crate) fingerprint: Option<String>,
     /// `_mod_factor`: text mixed into the computed grouping.
@@ -42,11 +43,11 @@ impl<'a> Sent<'a> {
     }
 
     /// Takes the query parameters that are not the protocol's own; crash handlers append attributes to the URL.
-    pub(crate) fn take_query(&mut self, query: &[(String, String)]) -> Result<(), Rejection> {
+    pub(crate) fn take_query(&mut self, query: &'a [(String, String)]) -> Result<(), Rejection> {
         for (name, value) in query {
             // `?&=` is noise of URL builders, not an attribute without a name.
             if !name.is_empty() && !RESERVED_PARAMETERS.contains(&name.as_str()) {
-                self.take("", name, Some(Value::Text(value.clone())))?;
+                self.take("", name.as_str(), Some(Value::Text(value.clone())))?;
             }
         }
         Ok(())
@@ -54,32 +55,41 @@ impl<'a> Sent<'a> {
 
     /// Takes one attribute; `origin` stands before its name in a rejection. No value is the last word too: the attribute is
     /// then missing.
-    pub(crate) fn take(&mut self, origin: &str, name: &str, value: Option<Value>) -> Result<(), Rejection> {
+    pub(crate) fn take(&mut self, origin: &str, name: impl Into<Cow<'a, str>>, value: Option<Value>) -> Result<(), Rejection> {
+        let name = name.into();
         let field = || format!("{origin}{name}");
-        check_name(name, field, self.limits)?;
+        check_name(&name, field, self.limits)?;
         if let Some(Value::Text(text)) = &value {
             check_size(text, field, self.limits)?;
         }
-        match name {
+        match &*name {
             "_mod_fingerprint" => self.fingerprint = value.map(|value| value.written().into_owned()),
             "_mod_factor" => self.factor = value.map(|value| value.written().into_owned()),
             // Modifiers are wishes, not attributes, also the ones that are not known here.
-            _ if name.starts_with("_mod_") || SERVER_NAMES.contains(&name) => {}
+            _ if name.starts_with("_mod_") || SERVER_NAMES.contains(&&*name) => {}
             // Repeats count, so that a million of one key cannot pile up before the last one wins.
             _ if self.pairs.len() == self.limits.attributes => {
                 let detail = format!("a report may have at most {} attributes, and this is one more", self.limits.attributes);
                 return Err(Rejection::new(Reason::TooManyAttributes, &field(), detail));
             }
-            _ => self.pairs.push((name.to_owned(), value)),
+            _ => self.pairs.push((name, value)),
         }
         Ok(())
     }
 
     /// Each name once, with its last value.
     pub(crate) fn into_attributes(mut self) -> Attributes {
-        self.pairs.reverse();
+        if self.pairs.iter().all(|(_, value)| value.is_some()) {
+            return Attributes::from_pairs(self.pairs.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        }
         self.pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        self.pairs.dedup_by(|later, first| later.0 == first.0);
+        self.pairs.dedup_by(|later, kept| {
+            let repeated = later.0 == kept.0;
+            if repeated {
+                std::mem::swap(later, kept);
+            }
+            repeated
+        });
         Attributes::from_pairs(self.pairs.into_iter().filter_map(|(name, value)| Some((name, value?))))
     }
 }
@@ -90,7 +100,7 @@ pub(crate) fn check_name(name: &str, field: impl Fn() -> String, limits: &Limits
         "the name is empty".to_owned()
     } else if name.len() > limits.name_bytes {
         format!("the name has {} bytes and may have {}", name.len(), limits.name_bytes)
-    } else if name.chars().any(char::is_control) {
+    } else if !name.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && name.chars().any(char::is_control) {
         "the name holds control characters".to_owned()
     } else {
         return Ok(());

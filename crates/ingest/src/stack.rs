@@ -3,6 +3,7 @@
 //! The same written frames are shown in `callstack` and hashed into the fingerprint, so equal callstacks always have equal
 //! fingerprints. Backtrace rewrites frames by rules that are not public; its fingerprints can be imitated, not matched.
 
+use crate::Limits;
 use crate::json::{Cursor, string};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,85 +22,110 @@ pub(crate) struct Stack<'a> {
 }
 
 impl<'a> Stack<'a> {
-    /// Reads the stack of the main thread, else of the first thread that is marked as faulting. All arguments are raw JSON.
-    ///
-    /// Each list is taken while its text stays within `text_bytes_max`: the rest of a runaway recursion tells nothing new,
-    /// and hashed with it would part reports that belong together.
-    pub(crate) fn read(
-        threads: Option<&'a str>,
-        main_thread: Option<&str>,
-        source_code: Option<&'a str>,
-        text_bytes_max: usize,
-    ) -> Stack<'a> {
-        let Some(threads) = threads else { return Stack::default() };
-        let frames = main_frames(threads, main_thread, text_bytes_max);
-        let paths = source_paths(source_code, &frames);
-        let named = frames.iter().filter(|frame| frame.function.is_some()).map(|frame| &frame.written);
-        let files = frames.iter().filter_map(|frame| frame.path.as_ref().or_else(|| paths.get(frame.source.as_deref()?)));
-        Stack {
-            functions: bounded(named, text_bytes_max),
-            files: bounded(files, text_bytes_max),
-            modules: bounded(frames.iter().filter_map(|frame| frame.library.as_ref()), text_bytes_max),
-            frames: frames.into_iter().map(|frame| frame.written).collect(),
+    /// Takes each list while its text stays within the length of a value.
+    pub(crate) fn of(frames: Vec<Frame<'a>>, source_code: Option<&'a str>, limits: &Limits) -> Stack<'a> {
+        let paths = source_paths(source_code, &frames, limits);
+        let mut stack = Stack::default();
+        for list in [&mut stack.frames, &mut stack.functions, &mut stack.modules] {
+            list.reserve(frames.len());
         }
+        let mut rooms = [(); 3].map(|()| Room::of(limits.value_bytes));
+        let [functions, files, modules] = &mut rooms;
+        for frame in frames {
+            if frame.named {
+                functions.put(&frame.written, &mut stack.functions);
+            }
+            if let Some(file) = frame.path.as_ref().or_else(|| paths.get(frame.source.as_deref()?)) {
+                files.put(file, &mut stack.files);
+            }
+            if let Some(module) = &frame.library {
+                modules.put(module, &mut stack.modules);
+            }
+            stack.frames.push(frame.written);
+        }
+        stack
     }
 }
 
 /// A list of frames as the `callstack` attributes hold it: compact JSON text with one key.
 pub(crate) fn frame_text(frames: &[Cow<'_, str>]) -> String {
-    let mut text = Vec::with_capacity(16 + frames.iter().map(|frame| frame.len() + 3).sum::<usize>());
-    text.extend_from_slice(b"{\"frame\":");
-    serde_json::to_writer(&mut text, frames).expect("texts can be written as JSON");
-    text.push(b'}');
-    String::from_utf8(text).expect("JSON is text")
+    let mut text = String::with_capacity(16 + frames.iter().map(|frame| frame.len() + 3).sum::<usize>());
+    text.push_str("{\"frame\":[");
+    for (at, frame) in frames.iter().enumerate() {
+        text.push_str(if at == 0 { "\"" } else { ",\"" });
+        if is_plain(frame) {
+            text.push_str(frame);
+        } else {
+            let escaped = serde_json::to_string(frame).expect("a text can be written as JSON");
+            text.push_str(&escaped[1..escaped.len() - 1]);
+        }
+        text.push('"');
+    }
+    text.push_str("]}");
+    text
 }
 
-/// The texts from the front whose list, written as JSON, fits. One long path may be named by every frame, so without the
-/// bound a small report could make a huge list.
-fn bounded<'f, 'a: 'f>(texts: impl Iterator<Item = &'f Cow<'a, str>>, text_bytes_max: usize) -> Vec<Cow<'a, str>> {
-    let mut room = Room::of(text_bytes_max);
-    texts.take_while(|text| room.take(text)).cloned().collect()
+/// Whether JSON writes a text as it is, as of the report's own text is known: what was borrowed stood there without an escape.
+#[expect(clippy::ptr_arg, reason = "whether a text is borrowed is what is asked")]
+fn is_plain(text: &Cow<'_, str>) -> bool {
+    matches!(text, Cow::Borrowed(_))
 }
 
-/// What is left of the bound on a list's text.
+/// What is left of the bound on a list's text. One long path may be named by every frame, so without it a small report could make a
+/// huge list.
 struct Room(usize);
 
+#[expect(clippy::ptr_arg, reason = "whether a text is borrowed is what is asked")]
 impl Room {
     fn of(text_bytes_max: usize) -> Room {
         Room(text_bytes_max.saturating_sub(frame_text(&[]).len()))
     }
 
-    /// Whether one more text fits, with its quotes, its comma and the longest spelling of its escapes.
-    fn take(&mut self, text: &str) -> bool {
+    /// Whether one more text fits, with its quotes, its comma and the longest spelling of its escapes. When one does not, none does any more.
+    fn take(&mut self, text: &Cow<'_, str>) -> bool {
         let escaped = |byte| match byte {
             0..0x20 => 6,
             b'"' | b'\\' => 2,
             _ => 1,
         };
-        let left = self.0.checked_sub(3 + text.bytes().map(escaped).sum::<usize>());
+        let bytes = if is_plain(text) { text.len() } else { text.bytes().map(escaped).sum() };
+        let left = self.0.checked_sub(3 + bytes);
         self.0 = left.unwrap_or(0);
         left.is_some()
     }
+
+    fn put<'a>(&mut self, text: &Cow<'a, str>, list: &mut Vec<Cow<'a, str>>) {
+        if self.take(text) {
+            list.push(text.clone());
+        }
+    }
 }
 
-struct Frame<'a> {
+/// A frame of the main thread.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Frame<'a> {
     written: Cow<'a, str>,
-    function: Option<Cow<'a, str>>,
+    /// Whether by a function.
+    named: bool,
     library: Option<Cow<'a, str>>,
     path: Option<Cow<'a, str>>,
     source: Option<Cow<'a, str>>,
 }
 
-fn main_frames<'a>(threads: &'a str, main_thread: Option<&str>, text_bytes_max: usize) -> Vec<Frame<'a>> {
+/// Reads the stack of the main thread, whose id is raw JSON, else of the first thread that is marked as faulting.
+///
+/// Frames are taken while their text stays within the length of a value: the rest of a runaway recursion tells nothing new, and hashed
+/// with it would part reports that belong together.
+pub(crate) fn main_frames<'a>(threads: &mut Cursor<'a>, main_thread: Option<&str>, limits: &Limits) -> Vec<Frame<'a>> {
     // python sends the id as text, others as a number; keys are text in any case.
     let main_thread = main_thread.map(|raw| string(raw).unwrap_or(Cow::Borrowed(raw)));
     let (mut main, mut faulting) = (Vec::new(), Vec::new());
-    Cursor::new(threads).object(|id, thread| {
+    threads.object(|id, thread| {
         if main_thread.as_deref() == Some(&*id) {
             main = Vec::new();
             thread.object(|name, value| {
                 if name == "stack" {
-                    main = read_frames(value, text_bytes_max);
+                    main = read_frames(value, limits);
                 }
             });
         } else if faulting.is_empty() {
@@ -110,16 +136,19 @@ fn main_frames<'a>(threads: &'a str, main_thread: Option<&str>, text_bytes_max: 
                 _ => {}
             });
             if let Some(stack) = stack.filter(|_| fault) {
-                faulting = read_frames(&mut Cursor::new(stack), text_bytes_max);
+                faulting = read_frames(&mut Cursor::new(stack, limits.depth), limits);
             }
         }
     });
     if main.is_empty() { faulting } else { main }
 }
 
-fn read_frames<'a>(stack: &mut Cursor<'a>, text_bytes_max: usize) -> Vec<Frame<'a>> {
-    let mut frames = Vec::new();
-    let mut room = Room::of(text_bytes_max);
+/// Frames of a stack, for most of them.
+const USUAL_FRAMES: usize = 24;
+
+fn read_frames<'a>(stack: &mut Cursor<'a>, limits: &Limits) -> Vec<Frame<'a>> {
+    let mut frames = Vec::with_capacity(USUAL_FRAMES);
+    let mut room = Room::of(limits.value_bytes);
     stack.array(|value| {
         let Some(frame) = read_frame(value) else { return true };
         let fits = room.take(&frame.written);
@@ -143,14 +172,22 @@ fn read_frame<'a>(frame: &mut Cursor<'a>) -> Option<Frame<'a>> {
             "sourceCode" => &mut source,
             _ => return,
         };
-        *place = value.string().filter(|text| !text.trim().is_empty());
+        *place = value.string().filter(|text| !text.chars().all(char::is_whitespace));
     });
     let written = match (&function, &library, &path) {
         (Some(function), _, _) => written_function(function),
-        (None, Some(place), _) | (None, None, Some(place)) => trimmed(place, str::trim),
+        (None, Some(place), _) | (None, None, Some(place)) => trimmed(place, trim),
         (None, None, None) => return None,
     };
-    Some(Frame { written, function, library, path, source })
+    Some(Frame { written, named: function.is_some(), library, path, source })
+}
+
+/// A text without white space around it. Most have none, as is plain by their ends.
+fn trim(text: &str) -> &str {
+    match text.as_bytes() {
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
+        _ => text.trim(),
+    }
 }
 
 /// A part of a text, without a copy where the text is not one itself.
@@ -162,13 +199,13 @@ fn trimmed<'a>(text: &Cow<'a, str>, part: impl for<'t> Fn(&'t str) -> &'t str) -
 }
 
 /// The paths of the source files that the frames refer to, by their ids.
-fn source_paths<'a>(source_code: Option<&'a str>, frames: &[Frame<'a>]) -> HashMap<Cow<'a, str>, Cow<'a, str>> {
+fn source_paths<'a>(source_code: Option<&'a str>, frames: &[Frame<'a>], limits: &Limits) -> HashMap<Cow<'a, str>, Cow<'a, str>> {
     let mut wanted: HashMap<&str, Option<Cow<'a, str>>> =
         frames.iter().filter_map(|frame| Some((frame.source.as_deref()?, None))).collect();
     if wanted.is_empty() {
         return HashMap::new();
     }
-    Cursor::new(source_code.unwrap_or("{}")).object(|id, file| {
+    Cursor::new(source_code.unwrap_or("{}"), limits.depth).object(|id, file| {
         if let Some(found) = wanted.get_mut(&*id) {
             file.object(|name, value| {
                 if name == "path" {
@@ -191,7 +228,7 @@ fn written_function<'a>(name: &Cow<'a, str>) -> Cow<'a, str> {
 }
 
 fn without_suffixes(name: &str) -> &str {
-    let mut written = name.trim();
+    let mut written = trim(name);
     while let Some(shorter) = without_suffix(written) {
         written = shorter;
     }
@@ -241,8 +278,8 @@ fn without_anonymous_numbers(name: &str) -> String {
     kept
 }
 
-/// The marks that compilers put behind the name of a function they cloned or split.
-const CLONE_MARKS: [&str; 6] = [".isra", ".constprop", ".part", ".cold", ".llvm", ".lto_priv"];
+/// The marks that compilers put, after a dot, behind the name of a function they cloned or split.
+const CLONE_MARKS: [&str; 6] = ["isra", "constprop", "part", "cold", "llvm", "lto_priv"];
 
 /// The name without one more suffix: `:12` (a line), `+31` or `+0x1f` (an offset), `::h0123456789abcdef` (Rust's old
 /// mangling), ` [clone ...]` or a clone's mark with or without its number. `None` when there is no more.
@@ -254,15 +291,16 @@ fn without_suffix(name: &str) -> Option<&str> {
     let hash = hexadecimal.and_then(|stem| stem.strip_suffix("::h")).filter(|stem| name.len() - stem.len() == 19);
     let line = decimal.and_then(|stem| stem.strip_suffix(['+', ':'])).filter(|stem| !stem.ends_with(':'));
     let unnumbered = decimal.and_then(|stem| stem.strip_suffix('.')).unwrap_or(name);
-    let mark = CLONE_MARKS.iter().find_map(|mark| unnumbered.strip_suffix(mark));
+    let dot = unnumbered.bytes().rposition(|byte| byte == b'.');
+    let mark = dot.filter(|&dot| CLONE_MARKS.contains(&&unnumbered[dot + 1..])).map(|dot| &unnumbered[..dot]);
     let stem = clone.or(offset).or(hash).or(line).or(mark)?.trim_end();
     (!stem.is_empty()).then_some(stem)
 }
 
 /// What is before the digits that end the name, if any do.
 fn before_digits(name: &str, radix: u32) -> Option<&str> {
-    let stem = name.trim_end_matches(|c: char| c.is_digit(radix));
-    (stem.len() < name.len()).then_some(stem)
+    let others = name.bytes().rposition(|byte| !char::from(byte).is_digit(radix)).map_or(0, |at| at + 1);
+    (others < name.len()).then(|| &name[..others])
 }
 
 #[cfg(test)]
@@ -318,8 +356,13 @@ mod tests {
         }
     }
 
+    fn read<'a>(threads: &'a str, main_thread: Option<&str>, source_code: Option<&'a str>, value_bytes: usize) -> Stack<'a> {
+        let limits = Limits { value_bytes, ..Limits::DEFAULT };
+        Stack::of(main_frames(&mut Cursor::new(threads, limits.depth), main_thread, &limits), source_code, &limits)
+    }
+
     fn frames<'a>(threads: &'a str, main_thread: Option<&str>) -> Vec<Cow<'a, str>> {
-        Stack::read(Some(threads), main_thread, None, 1 << 15).frames
+        read(threads, main_thread, None, 1 << 15).frames
     }
 
     #[test]
@@ -346,8 +389,7 @@ mod tests {
         let threads = r#"{"m":{"stack":[
             {"funcName":"inner","sourceCode":"s1"},{"funcName":"","library":"libart.so"},{"line":3},
             {"funcName":"old","path":"node_old.cjs"},{"funcName":"old","path":"node_old.cjs"}]}}"#;
-        let stack =
-            Stack::read(Some(threads), Some("\"m\""), Some(r#"{"s1":{"text":"...","path":"Demo.java"},"s2":{"path":"x"}}"#), 1 << 15);
+        let stack = read(threads, Some("\"m\""), Some(r#"{"s1":{"text":"...","path":"Demo.java"},"s2":{"path":"x"}}"#), 1 << 15);
         assert_eq!(stack.frames, ["inner", "libart.so", "old", "old"]);
         assert_eq!(stack.functions, ["inner", "old", "old"]);
         assert_eq!(stack.files, ["Demo.java", "node_old.cjs", "node_old.cjs"]);
@@ -360,16 +402,16 @@ mod tests {
         let long = "p".repeat(1 << 20);
         let source = format!(r#"{{"s":{{"path":"{long}"}}}}"#);
         let named = format!(r#"{{"m":{{"stack":[{}{{}}]}}}}"#, r#"{"funcName":"\u0001","library":"\"","sourceCode":"s"},"#.repeat(9_000));
-        let stack = Stack::read(Some(&named), Some("\"m\""), Some(&source), 1 << 15);
+        let stack = read(&named, Some("\"m\""), Some(&source), 1 << 15);
         assert!(stack.files.is_empty() && stack.frames.len() > 3_000);
         for list in [&stack.frames, &stack.functions, &stack.modules] {
             assert!(frame_text(list).len() <= 1 << 15);
         }
         let many = |times: usize| format!(r#"{{"m":{{"stack":[{}{{}}]}}}}"#, r#"{"funcName":"again"},"#.repeat(times));
         let (many, fewer) = (many(100_000), many(50_000));
-        let stack = Stack::read(Some(&many), Some("\"m\""), None, 1_000);
+        let stack = read(&many, Some("\"m\""), None, 1_000);
         assert!(frame_text(&stack.frames).len() <= 1_000);
-        assert_eq!(stack, Stack::read(Some(&fewer), Some("\"m\""), None, 1_000));
+        assert_eq!(stack, read(&fewer, Some("\"m\""), None, 1_000));
         assert!(stack.frames.len() > 100);
     }
 }

@@ -4,6 +4,7 @@ use crate::time::Stamp;
 use crate::value::Value;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A project's number; never reused.
@@ -52,11 +53,11 @@ impl ReportId {
         }
         let mut bytes = [0; 16];
         let mut digits = 0;
-        for (at, c) in text.char_indices() {
-            if c == '-' && text.len() == 36 && matches!(at, 8 | 13 | 18 | 23) {
+        for (at, byte) in text.bytes().enumerate() {
+            if byte == b'-' && text.len() == 36 && matches!(at, 8 | 13 | 18 | 23) {
                 continue;
             }
-            let digit = c.to_digit(16)? as u8;
+            let digit = char::from(byte).to_digit(16)? as u8;
             if digits == 32 {
                 return None;
             }
@@ -69,13 +70,17 @@ impl ReportId {
 
 impl fmt::Display for ReportId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, byte) in self.0.iter().enumerate() {
-            if matches!(at, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let (mut text, mut at) = ([b'-'; 36], 0);
+        for (number, byte) in self.0.into_iter().enumerate() {
+            if matches!(number, 4 | 6 | 8 | 10) {
+                at += 1;
             }
-            write!(f, "{byte:02x}")?;
+            text[at] = DIGITS[usize::from(byte >> 4)];
+            text[at + 1] = DIGITS[usize::from(byte & 15)];
+            at += 2;
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).expect("digits and dashes"))
     }
 }
 
@@ -86,57 +91,135 @@ impl fmt::Debug for ReportId {
 }
 
 /// Attributes by name, sorted, each name once.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Attributes(Vec<(String, Value)>);
+#[derive(Clone, Default)]
+pub struct Attributes {
+    /// The names one after the other, in no order: one piece of memory, as reports go from thread to thread with all they have.
+    names: String,
+    /// In the order of the names.
+    values: Vec<(Place, Value)>,
+}
+
+/// Where a name stands among the names.
+#[derive(Clone, Copy)]
+struct Place {
+    at: u32,
+    bytes: u32,
+    /// Its beginning as a number, which decides most comparisons.
+    head: u64,
+}
+
+impl Place {
+    fn of(self, names: &str) -> &str {
+        &names[self.at as usize..][..self.bytes as usize]
+    }
+
+    fn compare(self, names: &str, head: u64, name: &str) -> Ordering {
+        self.head.cmp(&head).then_with(|| self.of(names).cmp(name))
+    }
+}
+
+/// The first eight bytes as a number that orders names as they are ordered, where they differ so early.
+fn head(name: &str) -> u64 {
+    let mut head = [0; 8];
+    let bytes = name.len().min(8);
+    head[..bytes].copy_from_slice(&name.as_bytes()[..bytes]);
+    u64::from_be_bytes(head)
+}
 
 impl Attributes {
     /// Keeps the last value of a name that comes twice.
-    pub fn from_pairs(pairs: impl IntoIterator<Item = (String, Value)>) -> Attributes {
-        let mut pairs: Vec<_> = pairs.into_iter().collect();
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut kept: Vec<(String, Value)> = Vec::with_capacity(pairs.len());
-        for pair in pairs {
-            match kept.last_mut() {
-                Some(last) if last.0 == pair.0 => *last = pair,
-                _ => kept.push(pair),
-            }
+    pub fn from_pairs<N: AsRef<str>>(pairs: impl IntoIterator<Item = (N, Value)>) -> Attributes {
+        let pairs = pairs.into_iter();
+        let mut attributes = Attributes::default();
+        attributes.reserve(pairs.size_hint().0);
+        for (name, value) in pairs {
+            let place = attributes.name(name.as_ref());
+            attributes.values.push((place, value));
         }
-        Attributes(kept)
+        let Attributes { names, values } = &mut attributes;
+        let compare = |a: Place, b: Place| a.compare(names, b.head, b.of(names));
+        if !values.is_sorted_by(|a, b| compare(a.0, b.0).is_lt()) {
+            values.sort_by(|a, b| compare(a.0, b.0));
+            values.dedup_by(|later, kept| {
+                let repeated = compare(later.0, kept.0).is_eq();
+                if repeated {
+                    std::mem::swap(later, kept);
+                }
+                repeated
+            });
+        }
+        attributes
+    }
+
+    /// Makes room for some more.
+    pub fn reserve(&mut self, more: usize) {
+        self.names.reserve(more * USUAL_NAME);
+        self.values.reserve(more);
+    }
+
+    fn name(&mut self, name: &str) -> Place {
+        let place = |bytes: usize| u32::try_from(bytes).expect("names of one report take less than 4 GiB");
+        let at = place(self.names.len());
+        self.names.push_str(name);
+        Place { at, bytes: place(name.len()), head: head(name) }
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        let head = head(name);
+        self.values.binary_search_by(|(have, _)| have.compare(&self.names, head, name))
     }
 
     /// The value of exactly this name.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.binary_search_by(|(have, _)| have.as_str().cmp(name)).ok().map(|at| &self.0[at].1)
+        self.find(name).ok().map(|at| &self.values[at].1)
     }
 
     /// Sets or replaces one value.
     pub fn set(&mut self, name: &str, value: Value) {
-        match self.0.binary_search_by(|(have, _)| have.as_str().cmp(name)) {
-            Ok(at) => self.0[at].1 = value,
-            Err(at) => self.0.insert(at, (name.to_owned(), value)),
+        match self.find(name) {
+            Ok(at) => self.values[at].1 = value,
+            Err(at) => {
+                let place = self.name(name);
+                self.values.insert(at, (place, value));
+            }
         }
     }
 
     /// Takes one value away.
     pub fn remove(&mut self, name: &str) {
-        if let Ok(at) = self.0.binary_search_by(|(have, _)| have.as_str().cmp(name)) {
-            self.0.remove(at);
+        if let Ok(at) = self.find(name) {
+            self.values.remove(at);
         }
     }
 
     /// All pairs in name order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.values.iter().map(|(place, value)| (place.of(&self.names), value))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.values.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.values.is_empty()
+    }
+}
+
+/// Bytes of a name, for most of them.
+const USUAL_NAME: usize = 16;
+
+impl PartialEq for Attributes {
+    fn eq(&self, other: &Attributes) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -253,9 +336,40 @@ mod tests {
 
     #[test]
     fn a_name_sent_twice_keeps_its_last_value() {
-        let attributes = Attributes::from_pairs([("b".into(), Value::Int(1)), ("a".into(), Value::Int(2)), ("b".into(), Value::Int(3))]);
+        let attributes = Attributes::from_pairs([("b", Value::Int(1)), ("a", Value::Int(2)), ("b", Value::Int(3))]);
         assert_eq!(attributes.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(attributes.get("b"), Some(&Value::Int(3)));
+    }
+
+    #[test]
+    fn attributes_are_a_sorted_map_whatever_came_before() {
+        let names = ["b", "a", "", "ab", "é", "b", "b.c", "a", "zz", "application", "application.version", "applicat", "applicat\0"];
+        let mut attributes = Attributes::default();
+        let mut naive = std::collections::BTreeMap::new();
+        for (n, name) in names.iter().cycle().take(60).enumerate() {
+            let value = Value::Int(n as i64);
+            if n % 3 == 2 {
+                attributes.remove(name);
+                naive.remove(name);
+            } else {
+                attributes.set(name, value.clone());
+                naive.insert(name, value);
+            }
+            assert!(attributes.iter().eq(naive.iter().map(|(name, value)| (**name, value))), "{attributes:?}");
+            assert!(names.iter().all(|name| attributes.get(name) == naive.get(name)) && attributes.len() == naive.len());
+            let again = Attributes::from_pairs(naive.iter().rev().map(|(name, value)| (**name, value.clone())));
+            assert_eq!(attributes, again, "one is what it holds, however it came to that");
+        }
+        attributes.set("a", Value::from("other"));
+        assert_ne!(attributes, Attributes::from_pairs(naive));
+    }
+
+    #[test]
+    fn ids_are_written_as_they_are_read() {
+        for text in ["7d7c1f5e-5a0b-4e0c-9f0e-2f6b1c1d0a01", "00000000-0000-0000-0000-000000000000", "ffffffff-0123-4567-89ab-cdef00ff1080"]
+        {
+            assert_eq!(ReportId::read(text).map(|id| id.to_string()).as_deref(), Some(text));
+        }
     }
 
     #[test]

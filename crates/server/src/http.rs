@@ -1,17 +1,16 @@
 //! The listener: HTTP/1.1 connections under bounds that no client can stretch.
 
-use axum::Router;
+use crate::routes::Door;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tower::Service;
 
 /// Most connections at one time; a further one waits in the kernel's queue until one ends.
 const CONNECTIONS: usize = 4_096;
@@ -25,7 +24,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Serves until `stop` turns true, then lets open requests end.
-pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: TcpListener, door: Door, mut stop: watch::Receiver<bool>) {
     let connections = connections();
     let slots = Arc::new(Semaphore::new(connections));
     loop {
@@ -49,17 +48,12 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = &error as &dyn std::error::Error, "the connection is gone already");
         }
-        let (router, mut stop) = (router.clone(), stop.clone());
+        let (door, mut stop) = (door.clone(), stop.clone());
         tokio::spawn(async move {
             let _slot = slot;
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let mut router = router.clone();
-                async move {
-                    let mut request = request.map(Body::new);
-                    request.extensions_mut().insert(ConnectInfo(peer));
-                    // A router is always ready.
-                    Service::<Request<Body>>::call(&mut router, request).await
-                }
+                let answer = door.clone().answer(request.map(Body::new), peer);
+                async move { Ok::<_, Infallible>(answer.await) }
             });
             let mut connection = std::pin::pin!(
                 hyper::server::conn::http1::Builder::new()

@@ -134,7 +134,7 @@ pub(crate) async fn start(options: Options) -> Result<Running, ServeError> {
     let admin_token_path = data.join("admin.token");
     write_admin_token(&app, &admin_token_path).await?;
     let admin_password = app.catalog(|app, now| app.catalog.create_first_user(FIRST_START, now)).await?;
-    let connections = tokio::spawn(http::serve(listener, routes::router(app.clone()), stopping));
+    let connections = tokio::spawn(http::serve(listener, routes::Door::new(app.clone()), stopping));
     Ok(Running { address, public_url, admin_token_path, admin_password, app, stop, connections, sealer, _lock: lock })
 }
 

@@ -30,16 +30,18 @@ mod wire;
 use crate::app::App;
 use crate::reply::Refusal;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use tower::Service;
 
 /// Largest body of our own API, in bytes; submissions have their own limits.
 const API_BODY_BYTES: usize = 1 << 20;
 
-pub(crate) fn router(app: Arc<App>) -> Router {
+fn router(app: Arc<App>) -> Router {
     let of_project = Router::new()
         .route("/", get(projects::show))
         .route("/attributes", get(projects::attributes))
@@ -120,6 +122,32 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(submit::any)
         .with_state(app)
         .layer(axum::middleware::map_response(harden))
+}
+
+/// What answers every request.
+#[derive(Clone)]
+pub(crate) struct Door {
+    app: Arc<App>,
+    router: Router,
+}
+
+impl Door {
+    pub(crate) fn new(app: Arc<App>) -> Door {
+        Door { router: router(app.clone()), app }
+    }
+
+    /// Submissions at the addresses that SDKs are given pass by the table of routes, where they would come to the same handler last.
+    pub(crate) async fn answer(mut self, mut request: Request, peer: SocketAddr) -> Response {
+        if request.method() == Method::POST && request.uri().path().starts_with(submit::ADDRESSES) {
+            return harden(submit::answer(&self.app, request).await).await;
+        }
+        request.extensions_mut().insert(ConnectInfo(peer));
+        // A router is always ready.
+        match Service::<Request>::call(&mut self.router, request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
 }
 
 /// Headers that every reply carries: nothing here is a page to be framed, sniffed or kept by a proxy.

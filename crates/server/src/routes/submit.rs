@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::reply::refused_submission;
 use crate::share::{NoRoom, Place};
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use ingest::{Format, Rejection, Submission};
 use model::{ProjectId, Tx};
 use reports::{AppendError, Receipt};
-use serde_json::{Value as Json_, json};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,19 +37,27 @@ struct Target {
     query: Vec<(String, String)>,
 }
 
+/// Where every address begins that is given to SDKs (`App::submission_url`), and no other.
+pub(crate) const ADDRESSES: &str = "/submit.backtrace.io/";
+
 /// Everything that no other route takes: submissions, their CORS preflights, and addresses that do not exist.
 pub(crate) async fn any(State(app): State<Arc<App>>, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
-    let query = read_query(request.uri().query().unwrap_or(""));
-    let Some(target) = read_target(&path, query) else {
+    answer(&app, request).await
+}
+
+/// The same for one that has found its way without the table of routes.
+pub(crate) async fn answer(app: &Arc<App>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let query = read_query(head.uri.query().unwrap_or(""));
+    let Some(target) = read_target(head.uri.path(), query) else {
         return (StatusCode::NOT_FOUND, Json(json!({"error": {"code": 404, "message": "there is nothing at this address"}})))
             .into_response();
     };
-    let mut response = match *request.method() {
-        Method::OPTIONS => preflight(request.headers()),
-        Method::POST => match submit(&app, target, request).await {
-            Ok(body) => Json(body).into_response(),
-            Err(refused) => refused.into_response(&app),
+    let mut response = match head.method {
+        Method::OPTIONS => preflight(),
+        Method::POST => match submit(app, target, head.headers, body).await {
+            Ok(reply) => taken(reply),
+            Err(refused) => refused.into_response(app),
         },
         _ => {
             let mut response = refused_submission(StatusCode::METHOD_NOT_ALLOWED, "reports are submitted by POST");
@@ -61,6 +69,18 @@ pub(crate) async fn any(State(app): State<Arc<App>>, request: Request) -> Respon
     response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
 }
+
+/// The answer to a submission that was taken.
+fn taken(json: String) -> Response {
+    let mut response = Response::new(Body::from(json));
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Headers of an answer, those that every reply carries included.
+const HEADERS: usize = 8;
 
 /// A submission that was not taken.
 struct Refused {
@@ -107,11 +127,11 @@ impl From<Rejection> for Refused {
     }
 }
 
-async fn submit(app: &Arc<App>, target: Target, request: Request) -> Result<Json_, Refused> {
+async fn submit(app: &Arc<App>, target: Target, headers: HeaderMap, body: Body) -> Result<String, Refused> {
     let (project, token) = project_of(app, &target)?;
     let admitted = app.pace.take(token, Instant::now()).map_err(over_rate);
     let taken = match admitted {
-        Ok(()) => accept(app, project, target, request).await,
+        Ok(()) => accept(app, project, target, headers, body).await,
         Err(refused) => Err(refused),
     };
     taken.map_err(|refused| refused.of(project))
@@ -144,13 +164,12 @@ fn project_of(app: &App, target: &Target) -> Result<(ProjectId, [u8; 32]), Refus
     Ok((project, token))
 }
 
-async fn accept(app: &Arc<App>, project: ProjectId, target: Target, request: Request) -> Result<Json_, Refused> {
-    let headers = request.headers().clone();
+async fn accept(app: &Arc<App>, project: ProjectId, target: Target, headers: HeaderMap, body: Body) -> Result<String, Refused> {
     if app.disk.is_low() {
         return Err(disk_full());
     }
     let mut place = app.room.enter(project).map_err(no_room)?;
-    let body = read_body(app, request.into_body(), &mut place).await?;
+    let body = read_body(app, body, &mut place).await?;
     // How large a compressed body is shows only when it is inflated.
     let large = body.len() >= LARGE_BODY || headers.contains_key(header::CONTENT_ENCODING);
     let (app, shared) = (app.clone(), app.clone());
@@ -174,7 +193,8 @@ async fn accept(app: &Arc<App>, project: ProjectId, target: Target, request: Req
                 Ok(stored) => Ok(json!({
                     "response": "ok", "_rxid": tx.receipt(project).to_string(), "attachment_name": stored.name,
                     "attachment_id": stored.id.to_string(), "object": tx.hex(),
-                })),
+                })
+                .to_string()),
                 Err(AppendError::NoSuchReport) => Err(missing()),
                 Err(error) => Err(unavailable(&error)),
             }
@@ -207,7 +227,7 @@ fn read_submission(app: &App, target: &Target, headers: &HeaderMap, body: &[u8],
 }
 
 /// Reads the body within the limits and the room there is for it.
-async fn read_body(app: &Arc<App>, body: Body, place: &mut Place) -> Result<Vec<u8>, Refused> {
+async fn read_body(app: &Arc<App>, body: Body, place: &mut Place) -> Result<Bytes, Refused> {
     let limit = app.limits.total_bytes;
     let too_large = || {
         Refused::new(
@@ -218,18 +238,27 @@ async fn read_body(app: &Arc<App>, body: Body, place: &mut Place) -> Result<Vec<
     };
     let read = async {
         let mut body = body;
-        let mut bytes = Vec::new();
+        // Most bodies come in one piece, which is not copied.
+        let (mut first, mut bytes) = (Bytes::new(), Vec::new());
         while let Some(frame) = body.frame().await {
             let frame =
                 frame.map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "wrong_value", "the body ended early or is not framed rightly"))?;
             let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > limit {
+            let length = first.len().max(bytes.len()) + data.len();
+            if length > limit {
                 return Err(too_large());
             }
-            bytes.extend_from_slice(&data);
-            place.grow(bytes.len() * PARSED).map_err(no_room)?;
+            if first.is_empty() {
+                first = data;
+            } else {
+                if bytes.is_empty() {
+                    bytes.extend_from_slice(&first);
+                }
+                bytes.extend_from_slice(&data);
+            }
+            place.grow(length * PARSED).map_err(no_room)?;
         }
-        Ok(bytes)
+        Ok(if bytes.is_empty() { first } else { bytes.into() })
     };
     let late = || Refused::new(StatusCode::REQUEST_TIMEOUT, "timed_out", format!("the body took longer than {} s", BODY_TIMEOUT.as_secs()));
     tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(|_| late())?
@@ -255,14 +284,13 @@ fn over_rate(wait: Duration) -> Refused {
 }
 
 /// Exactly 200 with `_rxid` is success to every SDK; `_mod_sync` asks for more.
-fn report_reply(project: ProjectId, receipt: &Receipt, sync: bool) -> Json_ {
-    let mut reply = json!({"response": "ok", "_rxid": receipt.tx.receipt(project).to_string()});
-    if sync {
-        reply["object"] = json!(receipt.tx.hex());
-        reply["fingerprint"] = json!(receipt.fingerprint);
-        reply["unique"] = json!(receipt.first_of_fingerprint);
+fn report_reply(project: ProjectId, receipt: &Receipt, sync: bool) -> String {
+    let id = receipt.tx.receipt(project);
+    if !sync {
+        return format!(r#"{{"response":"ok","_rxid":"{id}"}}"#);
     }
-    reply
+    let (object, fingerprint, unique) = (receipt.tx.hex(), &receipt.fingerprint, receipt.first_of_fingerprint);
+    json!({"response": "ok", "_rxid": id.to_string(), "object": object, "fingerprint": fingerprint, "unique": unique}).to_string()
 }
 
 fn unavailable(error: &AppendError) -> Refused {
@@ -276,7 +304,7 @@ fn unavailable(error: &AppendError) -> Refused {
 }
 
 /// A browser asks before it sends JSON to another origin; no token is asked for here (backtrace-api 1.8a).
-fn preflight(_headers: &HeaderMap) -> Response {
+fn preflight() -> Response {
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "POST, OPTIONS"),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, "content-type, content-encoding"),
