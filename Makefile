@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/crashmeter/tools
-# Peers, data and figures of `make bench`: about 8 GB.
+# Peers, data and figures of `make bench`: about 10 GB.
 BENCH ?= $(dir $(TOOLS))bench
 # Reports of a day; the goals speak of ten million.
 ROWS ?= 10000000

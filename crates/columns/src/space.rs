@@ -69,6 +69,8 @@ struct Numbered {
     hasher: DefaultHashBuilder,
     /// The place of each number in the order of written forms, once asked for; good for as long as there are no more numbers.
     ranks: Option<Arc<[u32]>>,
+    /// How many ranks were asked for while not all were known.
+    ranked: usize,
 }
 
 impl Default for Numbered {
@@ -82,6 +84,7 @@ impl Default for Numbered {
             by_text: None,
             hasher: DefaultHashBuilder::default(),
             ranks: None,
+            ranked: 0,
         }
     }
 }
@@ -181,7 +184,9 @@ impl Space {
         let mut numbered = self.lock();
         let length = numbered.length();
         if numbered.ranks.as_ref().is_none_or(|ranks| ranks.len() < length) {
-            if numbers.len() < length / 8 {
+            // Sorting all pays once it was asked for about as many as there are.
+            numbered.ranked += numbers.len();
+            if numbered.ranked < length {
                 let mut asked = numbers.to_vec();
                 asked.sort_unstable();
                 asked.dedup();
@@ -190,7 +195,7 @@ impl Space {
             }
             let mut ranks = vec![0; length];
             numbered.sorted(0..length as u32).into_iter().zip(0..).for_each(|(number, rank)| ranks[number as usize] = rank);
-            numbered.ranks = Some(ranks.into());
+            (numbered.ranks, numbered.ranked) = (Some(ranks.into()), 0);
         }
         let ranks = numbered.ranks.clone().expect("just made");
         drop(numbered);
