@@ -16,6 +16,8 @@ use std::sync::OnceLock;
 
 /// Distinct values are counted value by value when at least one of so many rows passes.
 const ROWS_FOR_ONE: usize = 4;
+/// And in batches of at most so many rows: one bit of a row's number is for something else there.
+const ROWS_BY_VALUE: usize = 1 << 31;
 
 pub(crate) struct Batch<'b, 'p, 'q> {
     plan: &'p Plan<'q>,
@@ -129,7 +131,8 @@ impl<'b, 'p, 'q> Batch<'b, 'p, 'q> {
         self.place(&mut parts, gathered, room);
         let mut are_placed = false;
         for (aggregate, state) in self.plan.jobs[job].aggregates.iter().zip(&mut gathered.states) {
-            if aggregate.0 == AggregateOp::Unique && self.taken(&parts, room) * ROWS_FOR_ONE >= self.rows {
+            let are_many = self.taken(&parts, room) * ROWS_FOR_ONE >= self.rows && self.rows <= ROWS_BY_VALUE;
+            if aggregate.0 == AggregateOp::Unique && are_many {
                 if !std::mem::replace(&mut are_placed, true) {
                     self.place_all(&parts, room);
                 }
