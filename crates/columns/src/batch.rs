@@ -2,21 +2,21 @@
 //! works out everything else from that: which groups are shown, their aggregates, and what is beyond them as one.
 
 use crate::bits::Bits;
-use crate::by_value::ByValue;
+use crate::by_value::{ByValue, Places};
 use crate::distinct::Distinct;
 use crate::gather::{Rows, State};
 use crate::outcome::{Answer, Gathered};
+use crate::pairs::Pairs;
 use crate::plan::{Grouping, Plan};
-use crate::prepared::{Groups, Prepared};
+use crate::prepared::{Groups, Numbers, Prepared};
 use crate::scan::Failure;
 use model::{AggregateOp, Parted, TableRow};
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Distinct values are counted value by value when at least one of so many rows passes.
 const ROWS_FOR_ONE: usize = 4;
-/// And in batches of at most so many rows: one bit of a row's number is for something else there.
+/// And in batches of at most so many rows: one bit of a row's number is for something else there. All pairs are numbered at once only there, too.
 const ROWS_BY_VALUE: usize = 1 << 31;
 
 pub(crate) struct Batch<'b, 'p, 'q> {
@@ -25,6 +25,7 @@ pub(crate) struct Batch<'b, 'p, 'q> {
     /// Rows before each block.
     starts: Vec<usize>,
     rows: usize,
+    few_pairs: usize,
     /// By attribute.
     by_value: Vec<OnceLock<ByValue>>,
 }
@@ -37,13 +38,11 @@ pub(crate) struct Room {
     /// Reports by group, and the places of groups: those of the last job.
     reports: Vec<u64>,
     of_groups: Vec<u32>,
-    /// The place of every row of the batch, `NOT_TAKEN` where it does not pass.
-    places: Vec<u32>,
+    /// Those of the rows of the batch that pass.
+    places: Places,
     /// Lists of groups that nobody looks at any more.
     spare: Vec<Vec<u32>>,
 }
-
-const NOT_TAKEN: u32 = u32::MAX;
 
 /// The rows of a block that pass a job's filter, in lists of the room.
 struct Part<'g> {
@@ -91,18 +90,42 @@ impl Part<'_> {
 }
 
 impl<'b, 'p, 'q> Batch<'b, 'p, 'q> {
-    pub(crate) fn new(plan: &'p Plan<'q>, blocks: &'b [Prepared<'p, 'q>]) -> Batch<'b, 'p, 'q> {
+    pub(crate) fn new(plan: &'p Plan<'q>, blocks: &'b [Prepared<'p, 'q>], few_pairs: usize) -> Batch<'b, 'p, 'q> {
         let (mut starts, mut rows) = (Vec::with_capacity(blocks.len()), 0);
         for block in blocks {
             starts.push(rows);
             rows += block.block.rows();
         }
-        Batch { plan, blocks, starts, rows, by_value: plan.attributes.iter().map(|_| OnceLock::new()).collect() }
+        Batch { plan, blocks, starts, rows, few_pairs, by_value: plan.attributes.iter().map(|_| OnceLock::new()).collect() }
     }
 
     /// The groups of all rows that some jobs need, block by block.
     pub(crate) fn groups(&self, grouping: &Grouping, jobs: &[usize], room: &mut Room) -> Vec<Option<Groups<'b>>> {
-        self.blocks.iter().map(|block| block.groups(grouping, jobs, self.rows, &mut room.spare)).collect()
+        let [before, next] = grouping.attributes[..] else {
+            return self.blocks.iter().map(|block| block.groups(grouping, jobs, self.rows, &mut room.spare)).collect();
+        };
+        // All numbers of all values were given: these lengths will not grow.
+        let lengths = [before, next].map(|attribute| self.plan.attributes[attribute].space.length()).into();
+        let pairs = &grouping.pairs[0];
+        let any = |block: &Prepared<'_, '_>, jobs: &[usize]| block.any(jobs.iter().map(|job| self.plan.jobs[*job].filter));
+        let parts = |block: &'b Prepared<'_, '_>| (block.numbers(before, self.rows), block.numbers(next, self.rows));
+        let of_all = || self.blocks.iter().map(|block| (parts(block), any(block, &grouping.jobs))).collect();
+        let all = (!Pairs::are_few(lengths, self.few_pairs.max(self.rows / 2))).then(|| pairs.all_numbers(lengths, of_all));
+        let mut of_block = |block: &'b Prepared<'_, '_>, start: usize| {
+            if any(block, jobs).is_some_and(|some| some.count() == 0) {
+                return None;
+            }
+            let of_rows = match &all {
+                Some(all) => Numbers::Shared(all.clone(), start..start + block.block.rows()),
+                None => {
+                    let mut numbers = room.spare.pop().unwrap_or_default();
+                    pairs.products(parts(block), lengths, &mut numbers);
+                    Numbers::Listed(numbers)
+                }
+            };
+            Some(Groups { of_rows, length: pairs.length() })
+        };
+        self.blocks.iter().zip(&self.starts).map(|(block, start)| of_block(block, *start)).collect()
     }
 
     /// Answers the queries of a job.
@@ -121,26 +144,28 @@ impl<'b, 'p, 'q> Batch<'b, 'p, 'q> {
         room: &mut Room,
         gathered: &mut Gathered,
     ) -> Result<Vec<(usize, Parted)>, Failure> {
-        let mut parts = self.take(job, groups, room);
-        self.count(&parts, groups, room, gathered);
+        let mut parts = self.take(job, groups, room, gathered);
         gathered.check();
         if let Some(failure) = gathered.failure {
             return Err(failure);
         }
         self.plan.choose(job, gathered);
         self.place(&mut parts, gathered, room);
-        let mut are_placed = false;
-        for (aggregate, state) in self.plan.jobs[job].aggregates.iter().zip(&mut gathered.states) {
-            let are_many = self.taken(&parts, room) * ROWS_FOR_ONE >= self.rows && self.rows <= ROWS_BY_VALUE;
-            if aggregate.0 == AggregateOp::Unique && are_many {
-                if !std::mem::replace(&mut are_placed, true) {
-                    self.place_all(&parts, room);
-                }
-                *state = State::Unique(Distinct::counted(self.by_value(aggregate.1).count(&room.places, gathered.places_length)));
-                continue;
-            }
-            for part in &parts {
-                self.blocks[part.block].add(*aggregate, &part.rows(self, room, gathered.places_length), state);
+        let are_many = self.taken(&parts, room) * ROWS_FOR_ONE >= self.rows && self.rows <= ROWS_BY_VALUE;
+        let is_by_value = |op: AggregateOp| op == AggregateOp::Unique && are_many;
+        let aggregates = &self.plan.jobs[job].aggregates;
+        let are_placed = aggregates.iter().any(|(op, _)| is_by_value(*op));
+        if are_placed {
+            self.place_all(&parts, gathered.places_length, room);
+        }
+        for ((_, attribute), state) in aggregates.iter().zip(&mut gathered.states).filter(|((op, _), _)| is_by_value(*op)) {
+            *state = State::Unique(Distinct::counted(self.by_value(*attribute).count(&room.places, gathered.places_length)));
+        }
+        // All of a part at one time, while its rows are at hand.
+        for part in &parts {
+            let rows = part.rows(self, room, gathered.places_length);
+            for (aggregate, state) in aggregates.iter().zip(&mut gathered.states).filter(|((op, _), _)| !is_by_value(*op)) {
+                self.blocks[part.block].add(*aggregate, &rows, state);
             }
         }
         let answers = self.plan.tables(job, gathered, 1)?;
@@ -149,10 +174,14 @@ impl<'b, 'p, 'q> Batch<'b, 'p, 'q> {
         Ok(answers.into_iter().map(|answer| (answer.query, self.parted(answer, &taken, &mut rests))).collect())
     }
 
-    /// Lists the rows that pass, with their groups.
-    fn take<'g>(&self, job: usize, groups: &'g [Option<Groups<'_>>], room: &mut Room) -> Vec<Part<'g>> {
+    /// Lists the rows that pass, with their groups, and counts the reports of each group.
+    fn take<'g>(&self, job: usize, groups: &'g [Option<Groups<'_>>], room: &mut Room, gathered: &mut Gathered) -> Vec<Part<'g>> {
         room.rows.clear();
         room.groups.clear();
+        let length = groups.iter().flatten().map(|groups| groups.length).max().unwrap_or(1);
+        let reports = &mut gathered.matched.reports;
+        reports.clear();
+        reports.resize(length, 0);
         let filter = self.plan.jobs[job].filter;
         let is_grouped = !self.plan.groupings[self.plan.jobs[job].grouping].attributes.is_empty();
         let mut parts = Vec::with_capacity(self.blocks.len());
@@ -163,42 +192,34 @@ impl<'b, 'p, 'q> Batch<'b, 'p, 'q> {
                 None if is_grouped => continue,
                 None => Of::One,
             };
-            let Some(chosen) = prepared.chosen(filter) else {
-                parts.push(Part { block, rows: None, groups });
-                continue;
-            };
-            let start = room.rows.len();
-            chosen.list_to(&mut room.rows);
-            let rows = start..room.rows.len();
-            let groups = match groups {
-                Of::Block(of_rows) => {
-                    let start = room.groups.len();
-                    room.groups.extend(room.rows[rows.clone()].iter().map(|row| of_rows[*row as usize]));
-                    Of::Listed(start..room.groups.len())
+            let part = match (prepared.chosen(filter), groups) {
+                (None, groups) => Part { block, rows: None, groups },
+                (Some(chosen), groups) => {
+                    let start = room.rows.len();
+                    chosen.list_to(&mut room.rows);
+                    let rows = start..room.rows.len();
+                    let groups = match groups {
+                        Of::Block(of_rows) => {
+                            let start = room.groups.len();
+                            room.groups.extend(room.rows[rows.clone()].iter().map(|row| of_rows[*row as usize]));
+                            Of::Listed(start..room.groups.len())
+                        }
+                        groups => groups,
+                    };
+                    Part { block, rows: Some(rows), groups }
                 }
-                groups => groups,
             };
-            if !rows.is_empty() {
-                parts.push(Part { block, rows: Some(rows), groups });
-            }
-        }
-        parts
-    }
-
-    /// Counts the reports of each group.
-    fn count(&self, parts: &[Part<'_>], groups: &[Option<Groups<'_>>], room: &Room, gathered: &mut Gathered) {
-        let length = groups.iter().flatten().map(|groups| groups.length).max().unwrap_or(1);
-        let reports = &mut gathered.matched.reports;
-        reports.clear();
-        reports.resize(length, 0);
-        for part in parts {
             let rows = part.rows(self, room, length);
             match rows.groups {
                 None => reports[0] += rows.count() as u64,
                 Some(groups) => groups.iter().for_each(|group| reports[*group as usize] += 1),
             }
+            if rows.count() > 0 {
+                parts.push(part);
+            }
         }
         gathered.matched.groups = reports.iter().filter(|reports| **reports > 0).count();
+        parts
     }
 
     /// Puts places in the stead of groups. Rows of groups that are not shown stay only where they are to be evaluated as one.
@@ -249,14 +270,9 @@ impl<'b, 'p, 'q> Batch<'b, 'p, 'q> {
     }
 
     /// Makes the places of parts those of all rows.
-    fn place_all(&self, parts: &[Part<'_>], room: &mut Room) {
+    fn place_all(&self, parts: &[Part<'_>], length: usize, room: &mut Room) {
         let mut places = std::mem::take(&mut room.places);
-        places.clear();
-        places.resize(self.rows, NOT_TAKEN);
-        for part in parts {
-            let of_block = &mut places[self.starts[part.block]..][..self.blocks[part.block].block.rows()];
-            part.rows(self, room, 0).each(|row, place| of_block[row] = place as u32);
-        }
+        places.fill(self.rows, length, parts.iter().map(|part| (self.starts[part.block], part.rows(self, room, length))));
         room.places = places;
     }
 
@@ -327,8 +343,8 @@ impl Room {
     /// Takes back the memory of lists.
     pub(crate) fn take_back(&mut self, groups: Vec<Option<Groups<'_>>>) {
         let lists = groups.into_iter().flatten().filter_map(|groups| match groups.of_rows {
-            Cow::Owned(list) => Some(list),
-            Cow::Borrowed(_) => None,
+            Numbers::Listed(list) => Some(list),
+            Numbers::OfColumn(_) | Numbers::Shared(..) => None,
         });
         self.spare.extend(lists);
     }

@@ -152,12 +152,16 @@ impl Bits {
         let mut left = &mut numbers[start..];
         for (word, at) in self.0.iter().zip((0u32..).step_by(64)) {
             let (places, others) = left.split_at_mut(word.count_ones() as usize);
+            left = others;
+            if *word == u64::MAX {
+                places.iter_mut().zip(at..).for_each(|(place, number)| *place = number);
+                continue;
+            }
             let mut bits = *word;
             for place in places {
                 *place = at + bits.trailing_zeros();
                 bits &= bits.wrapping_sub(1);
             }
-            left = others;
         }
     }
 

@@ -87,12 +87,13 @@ impl Column {
 }
 
 impl Block {
-    /// Rows with their places and no columns yet.
+    /// Rows with their places, ascending, and no columns yet.
     ///
     /// # Panics
     /// When there are not as many stamps as numbers.
     pub fn new(tx: Vec<u64>, stamp: Vec<u64>) -> Block {
         assert_eq!(tx.len(), stamp.len(), "each report has a number and a stamp");
+        debug_assert!(stamp.iter().zip(&tx).is_sorted(), "what was first and last is found by the order of rows");
         Block { rows: tx.len(), tx: Arc::new(tx), stamp: Arc::new(stamp), ..Block::default() }
     }
 

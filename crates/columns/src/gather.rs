@@ -274,12 +274,12 @@ impl State {
         }
     }
 
-    /// Some groups taken as one, group 0, once settled. Distinct values cannot be put together from how many there are.
+    /// Some groups taken as one, group 0, once settled. Not of distinct values, which cannot be put together from how many there are.
     pub(crate) fn together(&self, groups: &Bits) -> State {
         let known = |length: usize| groups.iter().take_while(move |group| *group < length);
         match self {
             State::Count(counts) => State::Count(vec![known(counts.len()).map(|group| counts[group]).sum()]),
-            State::Unique(_) => State::Unique(Distinct::default()),
+            State::Unique(_) => unreachable!("distinct values are counted anew"),
             State::Extreme(extremes) => State::Extreme(extremes.together(groups)),
             State::Sum(sums) => State::Sum(sums.together(groups)),
             State::Mean(sums, counts) => State::Mean(sums.together(groups), vec![known(counts.len()).map(|group| counts[group]).sum()]),
@@ -359,6 +359,7 @@ struct Least<'e>(&'e mut Extremes);
 struct Greatest<'e>(&'e mut Extremes);
 
 impl Takes for Least<'_> {
+    #[inline(always)]
     fn whole(&mut self, group: usize, n: i64) {
         let found = &mut self.0.whole[group];
         *found = Some(found.map_or(n, |least| least.min(n)));
@@ -376,6 +377,7 @@ impl Takes for Least<'_> {
 }
 
 impl Takes for Greatest<'_> {
+    #[inline(always)]
     fn whole(&mut self, group: usize, n: i64) {
         let found = &mut self.0.whole[group];
         *found = Some(found.map_or(n, |greatest| greatest.max(n)));
@@ -457,6 +459,7 @@ pub(crate) struct Sums {
 }
 
 impl Takes for Sums {
+    #[inline(always)]
     fn whole(&mut self, group: usize, n: i64) {
         let sum = &mut self.whole[group];
         match sum.checked_add(n) {
@@ -519,6 +522,7 @@ impl Sums {
 struct Counted<'s>(&'s mut Sums, &'s mut [u64]);
 
 impl Takes for Counted<'_> {
+    #[inline(always)]
     fn whole(&mut self, group: usize, n: i64) {
         self.1[group] += 1;
         self.0.whole(group, n);

@@ -4,9 +4,8 @@ use crate::bits::Bits;
 use crate::gather::{Matched, State};
 use crate::plan::{Asked, Found, Grouping, Job, Plan};
 use crate::scan::Failure;
-use crate::space::NONE;
 use model::oracle::MAX_GROUPS;
-use model::{Beyond, Cell, Key, Most, Table, TableRow, Top, Value};
+use model::{Beyond, Cell, Key, Table, TableRow, Top, Value};
 use std::collections::BTreeSet;
 
 /// What a job has come to.
@@ -27,9 +26,17 @@ pub(crate) struct Gathered {
 }
 
 /// The groups of which a query has rows, ascending, and what there is to say of the others.
-struct Shown {
-    groups: Vec<u32>,
-    beyond: Beyond,
+#[derive(Clone)]
+pub(crate) struct Shown {
+    pub(crate) groups: Vec<u32>,
+    pub(crate) beyond: Beyond,
+}
+
+impl Shown {
+    /// These groups, all that there are.
+    pub(crate) fn only(groups: Vec<u32>) -> Shown {
+        Shown { groups, beyond: Beyond::default() }
+    }
 }
 
 /// The answer to a query.
@@ -60,7 +67,7 @@ impl Plan<'_> {
     }
 
     /// The numbers of the values of some groups, attribute by attribute of the grouping.
-    fn values(&self, grouping: &Grouping, groups: &[u32]) -> Vec<Vec<u32>> {
+    pub(crate) fn values(&self, grouping: &Grouping, groups: &[u32]) -> Vec<Vec<u32>> {
         if grouping.attributes.is_empty() {
             return Vec::new();
         }
@@ -99,92 +106,6 @@ impl Plan<'_> {
         gathered.places_length = next as usize + 1;
     }
 
-    /// What each query of a job shows, by the reports of each group.
-    fn shown(&self, job: usize, reports: &[u64]) -> Vec<Shown> {
-        let Job { grouping, queries, .. } = &self.jobs[job];
-        let grouping = &self.groupings[*grouping];
-        let mut all: Vec<u32> = reports.iter().zip(0..).filter(|(reports, _)| **reports > 0).map(|(_, group)| group).collect();
-        if grouping.attributes.is_empty() {
-            all = vec![0];
-        }
-        let one = |query: &usize| match self.most.get(*query) {
-            Some(most) if all.len() > most.groups && !grouping.attributes.is_empty() => {
-                self.shown_of(grouping, &self.queries[*query].order, reports, &all, most)
-            }
-            _ => Shown { groups: all.clone(), beyond: Beyond::default() },
-        };
-        queries.iter().map(one).collect()
-    }
-
-    fn shown_of(&self, grouping: &Grouping, order: &[usize], reports: &[u64], all: &[u32], most: &Most<'_>) -> Shown {
-        let count = |group: &u32| reports[*group as usize];
-        let mut shown = self.found_groups(grouping, order, most.also);
-        shown.retain(|group| reports.get(*group as usize).is_some_and(|reports| *reports > 0));
-        shown.sort_unstable();
-        let mut named = shown.iter().peekable();
-        let mut others: Vec<u32> = all.iter().filter(|group| named.next_if_eq(group).is_none()).copied().collect();
-        if others.len() > most.groups {
-            // Those at the bound have all the same number of reports, the others more.
-            let mut counts: Vec<u64> = others.iter().map(count).collect();
-            let bound = match most.groups {
-                0 => u64::MAX,
-                groups => *counts.select_nth_unstable_by(groups - 1, |a, b| b.cmp(a)).1,
-            };
-            let above = others.iter().filter(|group| count(group) > bound).count();
-            let at_bound: Vec<u32> = others.iter().copied().filter(|group| count(group) == bound).collect();
-            let mut first = self.first_by_key(grouping, order, at_bound, most.groups - above);
-            first.sort_unstable();
-            let mut first = first.into_iter().peekable();
-            let is_shown = |group: &u32| count(group) > bound || first.next_if_eq(group).is_some();
-            let (most, beyond): (Vec<u32>, Vec<u32>) = others.into_iter().partition(is_shown);
-            shown.extend(most);
-            others = beyond;
-        } else {
-            shown.append(&mut others);
-        }
-        shown.sort_unstable();
-        let values = if others.is_empty() { Vec::new() } else { in_order(order, self.values(grouping, &others)) };
-        let beyond = Beyond {
-            groups: others.len() as u64,
-            matched: others.iter().map(count).sum(),
-            values: values.into_iter().map(distinct).collect(),
-        };
-        Shown { groups: shown, beyond }
-    }
-
-    /// So many groups whose keys come first, a missing value last.
-    fn first_by_key(&self, grouping: &Grouping, order: &[usize], mut groups: Vec<u32>, most: usize) -> Vec<u32> {
-        if groups.len() <= most || most == 0 {
-            groups.truncate(most);
-            return groups;
-        }
-        let values = self.values(grouping, &groups);
-        let ranks = grouping.attributes.iter().zip(values).map(|(attribute, numbers)| {
-            let mut ranks = self.attributes[*attribute].space.ranks(&numbers);
-            ranks.iter_mut().zip(numbers).filter(|(_, number)| *number == NONE).for_each(|(rank, _)| *rank = u32::MAX);
-            ranks
-        });
-        let ranks: Vec<Vec<u32>> = in_order(order, ranks.collect());
-        match &ranks[..] {
-            [first] => {
-                let mut ranked: Vec<(u32, u32)> = first.iter().copied().zip(groups).collect();
-                ranked.select_nth_unstable(most - 1);
-                ranked.into_iter().take(most).map(|(_, group)| group).collect()
-            }
-            [first, second] => {
-                let both = first.iter().zip(second).map(|(first, second)| u64::from(*first) << 32 | u64::from(*second));
-                let mut ranked: Vec<(u64, u32)> = both.zip(groups).collect();
-                ranked.select_nth_unstable(most - 1);
-                ranked.into_iter().take(most).map(|(_, group)| group).collect()
-            }
-            ranks => {
-                let mut order: Vec<usize> = (0..groups.len()).collect();
-                order.select_nth_unstable_by(most - 1, |a, b| ranks.iter().map(|ranks| ranks[*a]).cmp(ranks.iter().map(|ranks| ranks[*b])));
-                order.into_iter().take(most).map(|at| groups[at]).collect()
-            }
-        }
-    }
-
     /// Finds out which groups below a length are left out by a job.
     pub(crate) fn find_kept(&self, job: usize, length: usize, gathered: &mut Gathered) {
         let Job { grouping, queries, .. } = &self.jobs[job];
@@ -207,7 +128,7 @@ impl Plan<'_> {
     }
 
     /// The groups of those keys that were seen.
-    fn found_groups(&self, grouping: &Grouping, order: &[usize], keys: &BTreeSet<Key>) -> Vec<u32> {
+    pub(crate) fn found_groups(&self, grouping: &Grouping, order: &[usize], keys: &BTreeSet<Key>) -> Vec<u32> {
         let keys: Vec<&Key> = keys.iter().filter(|key| key.len() == order.len()).collect();
         let mut groups: Vec<Option<u32>> = Vec::new();
         for (place, attribute) in grouping.attributes.iter().enumerate() {
@@ -215,7 +136,10 @@ impl Plan<'_> {
             let values = self.attributes[*attribute].space.find(keys.iter().map(|key| key[at].as_deref()));
             groups = match place {
                 0 => values,
-                _ => groups.into_iter().zip(values).map(|(before, next)| grouping.pairs[place - 1].find(before?, next?)).collect(),
+                _ => {
+                    let pairs: Vec<_> = groups.into_iter().zip(values).map(|(before, next)| Some((before?, next?))).collect();
+                    grouping.pairs[place - 1].find(&pairs)
+                }
             };
         }
         groups.into_iter().flatten().collect()
@@ -301,15 +225,8 @@ impl Plan<'_> {
 }
 
 /// What is known by attribute of a grouping, in the order in which a query names these.
-fn in_order<T: Default>(order: &[usize], mut by_attribute: Vec<T>) -> Vec<T> {
+pub(crate) fn in_order<T: Default>(order: &[usize], mut by_attribute: Vec<T>) -> Vec<T> {
     order.iter().map(|place| std::mem::take(&mut by_attribute[*place])).collect()
-}
-
-/// How many different numbers there are.
-fn distinct(numbers: Vec<u32>) -> u64 {
-    let mut seen = Bits::default();
-    numbers.into_iter().for_each(|number| _ = seen.put(number as usize));
-    seen.count()
 }
 
 impl Gathered {

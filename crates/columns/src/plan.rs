@@ -3,8 +3,9 @@
 
 use crate::filter::Verdicts;
 use crate::gather::Readings;
+use crate::pairs::Pairs;
 use crate::resolve::{Resolver, counts_all};
-use crate::space::{Pairs, Space};
+use crate::space::Space;
 use hashbrown::HashMap;
 use model::{Aggregate, AggregateOp, Condition, Derived, Keep, Key, Most, ProjectId, Query};
 use std::collections::BTreeSet;

@@ -6,8 +6,7 @@ use crate::gather::{Input, Rows, State};
 use crate::outcome::Gathered;
 use crate::plan::{Grouping, Name, Plan};
 use model::{AggregateOp, Stamp};
-use std::borrow::Cow;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 
 /// A block with some rows to be seen, and what jobs have in common in it, made when the first of them asks for it.
@@ -27,9 +26,29 @@ pub(crate) struct Prepared<'p, 'q> {
 
 /// The groups of a block's rows.
 pub(crate) struct Groups<'b> {
-    pub(crate) of_rows: Cow<'b, [u32]>,
+    pub(crate) of_rows: Numbers<'b>,
     /// One more than the greatest of them.
     pub(crate) length: usize,
+}
+
+/// Numbers by row of a block.
+pub(crate) enum Numbers<'b> {
+    OfColumn(&'b [u32]),
+    Listed(Vec<u32>),
+    /// A part of those of many blocks.
+    Shared(Arc<[u32]>, Range<usize>),
+}
+
+impl Deref for Numbers<'_> {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        match self {
+            Numbers::OfColumn(numbers) => numbers,
+            Numbers::Listed(numbers) => numbers,
+            Numbers::Shared(numbers, range) => &numbers[range.clone()],
+        }
+    }
 }
 
 impl<'p, 'q> Prepared<'p, 'q> {
@@ -109,7 +128,7 @@ impl<'p, 'q> Prepared<'p, 'q> {
     }
 
     /// The rows that any of some filters lets through; `None`: all, or too many filters to tell.
-    fn any(&self, filters: impl ExactSizeIterator<Item = usize>) -> Option<Bits> {
+    pub(crate) fn any(&self, filters: impl ExactSizeIterator<Item = usize>) -> Option<Bits> {
         if filters.len() > self.few_filters {
             return None;
         }
@@ -142,12 +161,12 @@ impl<'p, 'q> Prepared<'p, 'q> {
             return None;
         }
         let length = |attribute: usize| self.plan.attributes[attribute].space.length();
-        let mut groups = Groups { of_rows: Cow::Borrowed(self.numbers(*first, expected)), length: length(*first) };
+        let mut groups = Groups { of_rows: Numbers::OfColumn(self.numbers(*first, expected)), length: length(*first) };
         for (attribute, pairs) in others.iter().zip(&grouping.pairs) {
             let parts = (&groups.of_rows[..], self.numbers(*attribute, expected));
             let mut numbers = spare.pop().unwrap_or_default();
             pairs.numbers(parts, (groups.length, length(*attribute)), expected, some.as_ref(), &mut numbers);
-            groups = Groups { of_rows: Cow::Owned(numbers), length: pairs.length() };
+            groups = Groups { of_rows: Numbers::Listed(numbers), length: pairs.length() };
         }
         Some(groups)
     }

@@ -1,9 +1,9 @@
 //! The scan that answers many queries at once: what they have in common (columns, conditions, filters, keys) is worked out once a
 //! block, whatever their number.
 //!
-//! A few queries are answered block by block, all at one time; threads take the parts in turn. Many are answered one by one over a
-//! batch of blocks that are held for so long; threads take the queries in turn. So the states of many queries are in memory together
-//! only when there is more than one batch, and then without what can be made anew.
+//! A few queries are answered block by block, all at one time; threads take the parts in turn. Many, and those of which something is kept
+//! apart from all else, are answered one by one over a batch of blocks that are held for so long; threads take the queries in turn. So the
+//! states of many queries are in memory together only when there is more than one batch, and then without what can be made anew.
 
 use crate::batch::{Batch, Room};
 use crate::block::Block;
@@ -28,10 +28,12 @@ pub(crate) struct Bounds {
     pub(crate) jobs_at_a_time: usize,
     /// More filters than this are not put together: it would take longer than to look up what none of them lets through.
     pub(crate) few_filters: usize,
+    /// Up to this many pairs of two attributes' values each have a number, whatever the rows.
+    pub(crate) few_pairs: usize,
 }
 
 impl Bounds {
-    const USUAL: Bounds = Bounds { few_jobs: 4, batch_rows: 2_000_000, jobs_at_a_time: 16, few_filters: 16 };
+    const USUAL: Bounds = Bounds { few_jobs: 4, batch_rows: 2_000_000, jobs_at_a_time: 16, few_filters: 16, few_pairs: 1 << 16 };
 }
 
 /// Why a query has no answer.
@@ -108,7 +110,7 @@ pub(crate) fn parted_within<E: Send>(
     if are_parted {
         return Ok(answers);
     }
-    // What is kept was not known while the rows were at hand: they are looked at once more.
+    // They were not all in memory together when it was told what is kept: they are looked at once more.
     let mut kept: Vec<(usize, BTreeSet<Key>)> = Vec::new();
     for (query, answer) in answers.iter().enumerate() {
         let Ok(Parted { top, .. }) = answer else { continue };
@@ -148,7 +150,7 @@ fn answer<E: Send>(
     queries: usize,
 ) -> Result<(Vec<Result<Parted, Failure>>, bool), E> {
     let scan = Scan::new(bounds, source, &plan);
-    let (answers, are_parted) = if plan.jobs.len() <= bounds.few_jobs {
+    let (answers, are_parted) = if plan.jobs.len() <= bounds.few_jobs && plan.keep.is_none() {
         let gathered = scan.gather().into_iter().enumerate();
         (gathered.flat_map(|(job, mut gathered)| scan.tables(job, &mut gathered, source.threads)).collect(), false)
     } else {
@@ -302,7 +304,7 @@ impl<'s, 'q, E: Send> Scan<'s, 'q, E> {
     /// All jobs over all rows.
     fn in_one_batch(&self, items: &[(&Grouping, &[usize])], blocks: &[Prepared<'s, 'q>]) -> Vec<Answered> {
         let answers = Mutex::new(Vec::new());
-        let batch = Batch::new(self.plan, blocks);
+        let batch = Batch::new(self.plan, blocks, self.bounds.few_pairs);
         self.each_item(items, |grouping, jobs, room: &mut Room| {
             let groups = batch.groups(grouping, jobs, room);
             for &job in jobs {

@@ -1,6 +1,6 @@
-//! Numbers for the values of a scan. Each attribute has a space of its own, in which values that are written the same have one
-//! number; so has each list of group-by attributes, in which every key has one. They are given in the order of first sight and
-//! shared by all threads, so that what several threads and blocks have found can be put together.
+//! Numbers for the values of a scan. Each attribute has a space of its own, in which values that are written the same have one number.
+//! They are given in the order of first sight and shared by all threads, so that what several threads and blocks have found can be put
+//! together.
 
 use crate::bits::Bits;
 use crate::block::Column;
@@ -17,9 +17,7 @@ pub(crate) const NONE: u32 = 0;
 /// A table has a place for every code of a dictionary unless that would be this many for each row of a block.
 const PLACES_PER_ROW: usize = 32;
 /// Tables up to this length are made whatever the rows.
-const SMALL_TABLE: usize = 1 << 16;
-/// Longest table of pairs.
-const LONGEST_TABLE: usize = 1 << 23;
+pub(crate) const SMALL_TABLE: usize = 1 << 16;
 
 /// Whether a table with a place for every code pays for a block of some rows.
 pub(crate) fn pays(length: usize, rows: usize) -> bool {
@@ -34,7 +32,7 @@ fn numbers_of(rows: usize, some: Option<&Bits>, number: impl FnMut(usize) -> u32
 }
 
 /// The same in a list whose memory there is already.
-fn put_numbers(numbers: &mut Vec<u32>, rows: usize, some: Option<&Bits>, mut number: impl FnMut(usize) -> u32) {
+pub(crate) fn put_numbers(numbers: &mut Vec<u32>, rows: usize, some: Option<&Bits>, mut number: impl FnMut(usize) -> u32) {
     numbers.clear();
     match some {
         None => numbers.extend((0..rows).map(number)),
@@ -193,13 +191,15 @@ impl Space {
                 let ranks: HashMap<u32, u32> = numbered.sorted(asked.into_iter()).into_iter().zip(0..).collect();
                 return numbers.iter().map(|number| ranks[number]).collect();
             }
-            let mut ranks = vec![0; length];
-            numbered.sorted(0..length as u32).into_iter().zip(0..).for_each(|(number, rank)| ranks[number as usize] = rank);
-            (numbered.ranks, numbered.ranked) = (Some(ranks.into()), 0);
         }
-        let ranks = numbered.ranks.clone().expect("just made");
+        let ranks = numbered.all_ranks();
         drop(numbered);
         numbers.iter().map(|&number| ranks[number as usize]).collect()
+    }
+
+    /// The ranks of all values, by number.
+    pub(crate) fn all_ranks(&self) -> Arc<[u32]> {
+        self.lock().all_ranks()
     }
 }
 
@@ -345,6 +345,18 @@ impl Numbered {
         Some(written(&self.dictionaries, source))
     }
 
+    fn all_ranks(&mut self) -> Arc<[u32]> {
+        let length = self.length();
+        if let Some(ranks) = self.ranks.as_ref().filter(|ranks| ranks.len() >= length) {
+            return ranks.clone();
+        }
+        let mut ranks = vec![0; length];
+        self.sorted(0..length as u32).into_iter().zip(0..).for_each(|(number, rank)| ranks[number as usize] = rank);
+        let ranks: Arc<[u32]> = ranks.into();
+        (self.ranks, self.ranked) = (Some(ranks.clone()), 0);
+        ranks
+    }
+
     fn sorted(&self, numbers: impl Iterator<Item = u32>) -> Vec<u32> {
         let mut with_text: Vec<_> = numbers.map(|number| (self.written(number), number)).collect();
         with_text.sort_unstable();
@@ -358,146 +370,4 @@ fn written(dictionaries: &[(Arc<Dictionary>, Known)], source: Source) -> Cow<'_,
         Source::Int(n) => Cow::Owned(n.to_string()),
         Source::Real(n) => Cow::Owned(Value::Float(n).written().into_owned()),
     }
-}
-
-/// The keys of a list of group-by attributes, beyond the first: pairs of the number of what comes before and that of the next value.
-#[derive(Default)]
-pub(crate) struct Pairs(Mutex<Keys>);
-
-#[derive(Default)]
-struct Keys {
-    /// By number.
-    pairs: Vec<u64>,
-    /// One more than a pair's number: at `before * width + next`, or where pairs are far fewer than such places, by pair.
-    table: Option<(usize, Arc<[AtomicU32]>)>,
-    few: HashMap<u64, u32>,
-}
-
-impl Pairs {
-    fn lock(&self) -> MutexGuard<'_, Keys> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One more than the greatest number given.
-    pub(crate) fn length(&self) -> usize {
-        self.lock().pairs.len()
-    }
-
-    /// Lists the numbers of pairs by row; of rows that are not among `some` they mean nothing. `lengths` is beyond every number of either
-    /// part; about `expected` rows will be asked for in all.
-    pub(crate) fn numbers(
-        &self,
-        (before, next): (&[u32], &[u32]),
-        lengths: (usize, usize),
-        expected: usize,
-        some: Option<&Bits>,
-        numbers: &mut Vec<u32>,
-    ) {
-        let mut keys = self.lock();
-        let Some((width, table)) = keys.table(lengths, expected) else {
-            return put_numbers(numbers, before.len(), some, |row| keys.of_few(pair(before[row], next[row])));
-        };
-        drop(keys);
-        let mut locked = None;
-        put_numbers(numbers, before.len(), some, |row| {
-            let place = before[row] as usize * width + next[row] as usize;
-            match table[place].load(Ordering::Relaxed) {
-                NONE => locked.get_or_insert_with(|| self.lock()).of_place(&table, place, pair(before[row], next[row])),
-                number => number - 1,
-            }
-        });
-    }
-
-    /// The number of a pair that has one.
-    pub(crate) fn find(&self, before: u32, next: u32) -> Option<u32> {
-        let keys = self.lock();
-        let Some((width, table)) = &keys.table else { return keys.few.get(&pair(before, next)).copied() };
-        let number = table.get((before as usize).checked_mul(*width)? + next as usize)?.load(Ordering::Relaxed);
-        ((next as usize) < *width && number != NONE).then(|| number - 1)
-    }
-
-    /// The parts of pairs.
-    pub(crate) fn parts(&self, numbers: &[u32]) -> (Vec<u32>, Vec<u32>) {
-        let keys = self.lock();
-        let parts = numbers.iter().map(|number| keys.pairs[*number as usize]);
-        parts.map(|pair| ((pair >> 32) as u32, pair as u32)).unzip()
-    }
-
-    /// Forgets all pairs.
-    pub(crate) fn clear(&self) {
-        *self.lock() = Keys::default();
-    }
-}
-
-impl Keys {
-    /// The width of the table, and the table; `None` when it does not pay.
-    fn table(&mut self, (befores, nexts): (usize, usize), expected: usize) -> Option<(usize, Arc<[AtomicU32]>)> {
-        // Another thread may have seen more of the one and less of the other.
-        let (have_befores, have_nexts) = self.table.as_ref().map_or((0, 0), |(width, table)| (table.len() / width, *width));
-        if let Some((width, table)) = &self.table
-            && befores <= have_befores
-            && nexts <= have_nexts
-        {
-            return Some((*width, table.clone()));
-        }
-        let (befores, nexts) = (befores.max(have_befores), nexts.max(have_nexts));
-        if !self.few.is_empty() || befores.saturating_mul(nexts) > LONGEST_TABLE.min(SMALL_TABLE.max(expected.saturating_mul(4))) {
-            if self.table.take().is_some() {
-                self.few = self.pairs.iter().copied().zip(0..).collect();
-            }
-            return None;
-        }
-        // There is room for some more of both.
-        let (width, height) = (nexts + nexts / 4, befores + befores / 4);
-        let table: Arc<[AtomicU32]> = (0..width * height).map(|_| AtomicU32::new(NONE)).collect();
-        for (pair, number) in self.pairs.iter().zip(1..) {
-            table[(pair >> 32) as usize * width + *pair as u32 as usize].store(number, Ordering::Relaxed);
-        }
-        self.table = Some((width, table.clone()));
-        Some((width, table))
-    }
-
-    fn of_few(&mut self, pair: u64) -> u32 {
-        let Keys { few, pairs, .. } = self;
-        *few.entry(pair).or_insert_with(|| {
-            pairs.push(pair);
-            pairs.len() as u32 - 1
-        })
-    }
-
-    /// The number of a pair whose place in this table was empty when it was looked at.
-    fn of_place(&mut self, table: &Arc<[AtomicU32]>, place: usize, pair: u64) -> u32 {
-        let number = table[place].load(Ordering::Relaxed);
-        if number != NONE {
-            return number - 1;
-        }
-        // Another thread may have given it one in the table that has come in this one's stead.
-        let number = match &self.table {
-            Some((_, newer)) if Arc::ptr_eq(newer, table) => self.push(pair),
-            Some((width, newer)) => {
-                let place = (pair >> 32) as usize * width + pair as u32 as usize;
-                match newer[place].load(Ordering::Relaxed) {
-                    NONE => {
-                        let newer = newer.clone();
-                        let number = self.push(pair);
-                        newer[place].store(number + 1, Ordering::Relaxed);
-                        number
-                    }
-                    number => number - 1,
-                }
-            }
-            None => self.of_few(pair),
-        };
-        table[place].store(number + 1, Ordering::Relaxed);
-        number
-    }
-
-    fn push(&mut self, pair: u64) -> u32 {
-        self.pairs.push(pair);
-        self.pairs.len() as u32 - 1
-    }
-}
-
-fn pair(before: u32, next: u32) -> u64 {
-    u64::from(before) << 32 | u64::from(next)
 }

@@ -1,10 +1,12 @@
 //! Random queries over random reports in random blocks equal the naive evaluator, whatever the blocks and threads.
 
 use crate::scan::{Bounds, evaluate_within, parted_within, rests_within};
-use crate::{Bits, Block, Builder, Column, Dictionaries, Failure, MISSING, Needed, Sieve, Source, evaluate, rests, select};
+use crate::{
+    Bits, Block, Builder, Column, Dictionaries, Failure, MISSING, Needed, Sieve, Source, evaluate, evaluate_parted, rests, select,
+};
 use model::{
-    Aggregate, AggregateOp, Attributes, Condition, Derived, Direction, Function, Granularity, Key, Most, Operator, ProjectId, Query,
-    Report, Selection, Stamp, Tx, Value, oracle,
+    Aggregate, AggregateOp, Attributes, Condition, Derived, Direction, Function, Granularity, Key, Most, Operator, Parted, ProjectId,
+    Query, Report, Selection, Stamp, Top, Tx, Value, oracle,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -248,11 +250,8 @@ impl Layout {
 
 /// A scan in every way it can go about its work.
 fn bounds() -> impl Strategy<Value = Bounds> {
-    (0..5usize, 1..60usize, 1..3usize, 0..3usize).prop_map(|(few_jobs, batch_rows, jobs_at_a_time, few_filters)| Bounds {
-        few_jobs,
-        batch_rows,
-        jobs_at_a_time,
-        few_filters,
+    (0..5usize, 1..60usize, 1..3usize, 0..3usize, 0..20usize).prop_map(|(few_jobs, batch_rows, jobs_at_a_time, few_filters, few_pairs)| {
+        Bounds { few_jobs, batch_rows, jobs_at_a_time, few_filters, few_pairs }
     })
 }
 
@@ -295,6 +294,18 @@ fn more_groups_than_fit_fail_their_query_and_no_other() {
         let Ok(tables) = evaluate(&source, &[&by_number, &all]);
         assert_eq!(tables[0].as_ref().map(|table| table.rows.len()), if fits { Ok(rows as usize) } else { Err(&Failure::TooManyGroups) });
         assert_eq!(tables[1].as_ref().map(|table| table.matched), Ok(rows));
+        // The same where answers are kept apart from all else, of which nobody is asked where there is no answer.
+        let seats = BTreeSet::new();
+        let most = [(&by_number, Most { groups: rows as usize, also: &seats }), (&all, Most { groups: 1, also: &seats })];
+        let keep = |query: usize, top: &Top| {
+            assert!(fits || query == 1, "an answer that there is not");
+            Some((0..top.table.rows.len()).collect())
+        };
+        let Ok(parted) = evaluate_parted(&source, &most, &keep);
+        let kept = |parted: &Parted| (parted.top.table.rows.len(), parted.rest.as_ref().map(|rest| rest.matched));
+        let parted: Vec<_> = parted.iter().map(|answer| answer.as_ref().map(kept)).collect();
+        let of_numbers = if fits { Ok((rows as usize, Some(0))) } else { Err(&Failure::TooManyGroups) };
+        assert_eq!(parted, [of_numbers, Ok((1, Some(0)))]);
     }
 }
 
