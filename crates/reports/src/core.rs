@@ -20,11 +20,13 @@ use model::{Attachment, NewReport, ProjectId, Report, Stamp, Tx};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Fingerprints remembered to tell the first of its kind; beyond it nothing is called first any more.
 const MAX_FINGERPRINTS: usize = 5_000_000;
+/// Seconds after which an index that could not be written is written again.
+const INDEX_PAUSE_SECS: u64 = 10;
 
 /// What was done with a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +94,8 @@ struct Closing {
     index: Arc<Unindexed>,
     /// From whoever writes it.
     written: Option<Receiver<io::Result<Table>>>,
+    /// Nobody is asked to write it before.
+    from: Stamp,
 }
 
 /// What an index is made of.
@@ -346,26 +350,33 @@ impl Core {
         let (name, segment) = (self.log.name, self.log.open_segment());
         self.log.rotate(&self.last_tx)?;
         let (disk, folder, digest) = (self.log.disk.clone(), self.log.folder.clone(), std::mem::take(&mut self.digest));
-        self.closing = Some(Closing { index: Arc::new(Unindexed { disk, folder, name, segment, digest }), written: None });
+        let index = Arc::new(Unindexed { disk, folder, name, segment, digest });
+        self.closing = Some(Closing { index, written: None, from: Stamp::ZERO });
         if self.leaves_indexes { Ok(()) } else { self.finish_index().map_err(CommitError::of_new_file) }
     }
 
-    /// The index of a segment that was closed, for another thread to write. Asked for once.
+    /// The index of a segment that was closed, for another thread to write: once, and again a while after it could not be written.
     pub(crate) fn index_to_write(&mut self) -> Option<IndexToWrite> {
-        let closing = self.closing.as_mut().filter(|closing| closing.written.is_none())?;
+        let last_stamp = self.last_stamp;
+        let closing = self.closing.as_mut().filter(|closing| closing.written.is_none() && closing.from <= last_stamp)?;
         let (written, receiver) = sync_channel(1);
         closing.written = Some(receiver);
         Some(IndexToWrite { index: closing.index.clone(), written })
     }
 
-    /// Takes in an index that others have written meanwhile. One that they could not write is written when the next is due.
+    /// Takes in an index that others have written meanwhile. Until it is there its segment stays in the log, and so do all later ones.
     fn take_index(&mut self) {
-        let written = self.closing.as_ref().and_then(|closing| closing.written.as_ref()?.try_recv().ok());
-        match written {
-            Some(Ok(table)) => self.indexed(table),
-            Some(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "the index of a segment was not written"),
-            None => {}
-        }
+        let Some(closing) = &mut self.closing else { return };
+        let Some(written) = closing.written.as_ref().map(Receiver::try_recv) else { return };
+        let failed = match written {
+            Ok(Ok(table)) => return self.indexed(table),
+            Err(TryRecvError::Empty) => return,
+            Ok(Err(error)) => error,
+            Err(TryRecvError::Disconnected) => io::Error::other("the thread that was to write it is not there"),
+        };
+        let (segment, error) = (closing.index.name.number, &failed as &dyn std::error::Error);
+        tracing::warn!(segment, error, "the index of a segment was not written; until it is, nothing leaves the log");
+        (closing.written, closing.from) = (None, self.last_stamp.plus_micros(INDEX_PAUSE_SECS * 1_000_000));
     }
 
     /// Waits until the index of the last closed segment is written, or writes it.

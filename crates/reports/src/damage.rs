@@ -3,17 +3,19 @@
 use crate::clock::{Clock, Reading};
 use crate::codec::Entry;
 use crate::core::{Core, Outcome, Request};
-use crate::disk::{Appender, Disk};
+use crate::disk::Disk;
 use crate::frame;
 use crate::recovery::{OpenError, Recovery};
 use crate::segment::{INDEX, LOG, Name};
-use crate::sim::SimDisk;
+use crate::sim::{Call, Fault, SimDisk};
+use crate::tests::{HandClock, block_on};
+use crate::{Reports, Retention, Settings};
 use model::{Attributes, NewReport, ProjectId, ReportId, Stamp, Value};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 struct StillClock;
 
@@ -313,52 +315,17 @@ fn an_id_table_that_rots_while_the_log_is_open_is_made_anew_once() {
     core.commit((0..20).map(report).collect()).expect("goes on");
 }
 
-/// A disk on which no id can be looked up for a while.
-struct Unreadable {
-    disk: SimDisk,
-    fails: AtomicBool,
-}
-
-impl Disk for Unreadable {
-    fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        self.disk.create_folder(folder)
-    }
-    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(folder)
-    }
-    fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
-        self.disk.create(path)
-    }
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.disk.read(path)
-    }
-    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        if self.fails.load(Ordering::Relaxed) {
-            Err(io::Error::other("too many open files"))
-        } else {
-            self.disk.read_at(path, offset, length)
-        }
-    }
-    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
-        self.disk.length(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        self.disk.sync_folder(folder)
-    }
-}
-
 #[test]
 fn a_report_whose_id_cannot_be_looked_up_now_is_refused_and_others_are_taken() {
-    let disk = Arc::new(Unreadable { disk: written(), fails: AtomicBool::new(false) });
-    let started = Core::open(Path::new("/"), disk.clone(), Arc::new(StillClock), Stamp::ZERO, (700, 2_000)).expect("opens");
+    let fails = Arc::new(AtomicBool::new(false));
+    let is_failing = fails.clone();
+    let disk = written().guarded(move |call| match call {
+        Call::ReadAt(_) if is_failing.load(Ordering::Relaxed) => Err(io::Error::other("too many open files")),
+        _ => Ok(()),
+    });
+    let started = Core::open(Path::new("/"), Arc::new(disk), Arc::new(StillClock), Stamp::ZERO, (700, 2_000)).expect("opens");
     let mut core = started.core;
-    disk.fails.store(true, Ordering::Relaxed);
+    fails.store(true, Ordering::Relaxed);
     let without_id = match report(20) {
         Request::Report { project, report, attachments } => {
             Request::Report { project, report: NewReport { id: None, ..report }, attachments }
@@ -367,9 +334,79 @@ fn a_report_whose_id_cannot_be_looked_up_now_is_refused_and_others_are_taken() {
     };
     let committed = core.commit(vec![report(0), without_id]).expect("the log goes on");
     assert!(matches!(&committed.outcomes[..], [Outcome::Refused, Outcome::Report(receipt)] if !receipt.duplicate));
-    disk.fails.store(false, Ordering::Relaxed);
+    fails.store(false, Ordering::Relaxed);
     let committed = core.commit(vec![report(0)]).expect("the log goes on");
     assert!(matches!(&committed.outcomes[..], [Outcome::Report(receipt)] if receipt.duplicate), "and knows it again");
+}
+
+#[test]
+fn an_index_that_could_not_be_written_is_written_a_while_later() {
+    let (disk, clock) = (SimDisk::default(), Arc::new(HandClock::default()));
+    let started = Core::open(Path::new("/"), Arc::new(disk.clone()), clock.clone(), Stamp::ZERO, (700, 2_000)).expect("opens");
+    let (mut core, archive) = (started.core, started.archive);
+    core.leaves_indexes = true;
+    let mut numbers = 0..;
+    let index = loop {
+        core.commit(vec![report(numbers.next().expect("there are more"))]).expect("the disk works");
+        if let Some(index) = core.index_to_write() {
+            break index;
+        }
+    };
+    let due = || archive.due(Stamp::from_secs(u64::MAX));
+    disk.arm(0, Fault::Once(io::ErrorKind::StorageFull));
+    index.write();
+    core.commit(vec![Request::Tick]).expect("the disk works");
+    assert!(due().is_empty(), "its ids would be lost");
+    assert!(core.index_to_write().is_none(), "not at every commit");
+    clock.advance(11);
+    core.commit(vec![Request::Tick]).expect("the disk works");
+    // Nobody has a thread for it this time.
+    drop(core.index_to_write().expect("it is time"));
+    clock.advance(11);
+    core.commit(vec![Request::Tick]).expect("the disk works");
+    clock.advance(11);
+    core.commit(vec![Request::Tick]).expect("the disk works");
+    core.index_to_write().expect("it is time again").write();
+    core.commit(vec![Request::Tick]).expect("the disk works");
+    assert!(core.index_to_write().is_none(), "it is there");
+    assert_eq!(due().len(), 1);
+}
+
+#[test]
+fn a_log_that_stops_says_so_although_an_index_is_being_written() {
+    let disk = SimDisk::default();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let (began, has_begun) = std::sync::mpsc::channel();
+    let gate = Mutex::new((began, wait));
+    let guarded = disk.guarded(move |call| {
+        if let Call::Create(path) = call
+            && path.to_string_lossy().contains(INDEX)
+        {
+            let (began, wait) = &*gate.lock().expect("no panic while held");
+            began.send(()).expect("it is waited for");
+            // An error: the test is over.
+            let _ = wait.recv();
+        }
+        Ok(())
+    });
+    let settings = Settings { segment_bytes: 700, memory_bytes: 2_000, retention: Retention { secs: None, bytes: None } };
+    let opened = Reports::open(Path::new("/"), Arc::new(guarded), Arc::new(StillClock), Stamp::ZERO, settings);
+    let reports = Arc::new(opened.expect("opens").0);
+    // Dropped before them, however this ends: they wait for the thread.
+    let go_on = go_on;
+    block_on(async {
+        let mut numbers = 0..;
+        while files(&disk, LOG).len() < 2 {
+            let Request::Report { project, report, .. } = report(numbers.next().expect("there are more")) else { unreachable!() };
+            reports.append(project, report).await.expect("taken");
+        }
+        has_begun.recv_timeout(std::time::Duration::from_secs(20)).expect("the closed segment gets an index");
+        disk.arm(0, Fault::ForEver(io::ErrorKind::Other));
+        assert!(reports.tick().await.is_err());
+        tokio::time::timeout(std::time::Duration::from_secs(20), reports.stopped()).await.expect("told at once");
+        assert!(!reports.is_open());
+    });
+    drop(go_on);
 }
 
 #[test]

@@ -166,6 +166,60 @@ impl SimDisk {
     }
 }
 
+/// A call of a disk that a test is told of before it is done.
+#[derive(Clone, Copy, Debug)]
+pub enum Call<'a> {
+    /// A file is to be made.
+    Create(&'a Path),
+    /// A part of a file is to be read.
+    ReadAt(&'a Path),
+}
+
+/// A disk in memory with something before it that may keep a call waiting, or refuse it.
+pub struct Guarded<F> {
+    disk: SimDisk,
+    before: F,
+}
+
+impl SimDisk {
+    /// The same disk with something before it.
+    pub fn guarded<F: Fn(Call<'_>) -> io::Result<()> + Send + Sync>(&self, before: F) -> Guarded<F> {
+        Guarded { disk: self.clone(), before }
+    }
+}
+
+impl<F: Fn(Call<'_>) -> io::Result<()> + Send + Sync> Disk for Guarded<F> {
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        self.disk.create_folder(folder)
+    }
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(folder)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
+        (self.before)(Call::Create(path))?;
+        self.disk.create(path)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.disk.read(path)
+    }
+    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        (self.before)(Call::ReadAt(path))?;
+        self.disk.read_at(path, offset, length)
+    }
+    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
+        self.disk.length(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.disk.sync_folder(folder)
+    }
+}
+
 impl State {
     fn new_node(&mut self, path: &Path) -> Node {
         self.next_node += 1;

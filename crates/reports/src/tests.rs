@@ -24,7 +24,7 @@ const START: u64 = 1_800_000_000;
 
 /// A wall clock that tests move.
 #[derive(Default)]
-struct HandClock(AtomicU64);
+pub(crate) struct HandClock(AtomicU64);
 
 impl Clock for HandClock {
     fn read(&self) -> Reading {
@@ -34,7 +34,7 @@ impl Clock for HandClock {
 }
 
 impl HandClock {
-    fn advance(&self, secs: u64) {
+    pub(crate) fn advance(&self, secs: u64) {
         self.0.fetch_add(secs * 1_000_000, Ordering::Relaxed);
     }
 }
@@ -56,7 +56,7 @@ fn file(name: &str) -> NewAttachment {
     NewAttachment { name: name.into(), content_type: "text/plain".into(), bytes: name.as_bytes().to_vec() }
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime").block_on(future)
 }
 

@@ -78,6 +78,17 @@ pub(crate) struct Writer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A thread that is waited for, however its work ends.
+struct Helper(Option<JoinHandle<()>>);
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Says that the thread has ended, however it did.
 struct Life(watch::Sender<bool>);
 
@@ -96,10 +107,12 @@ impl Writer {
         let counting = counters.clone();
         core.leaves_indexes = true;
         let work = move || {
+            // Waited for last: when the log stops, this is told before.
+            let mut indexing = Helper(None);
             let _life = Life(life);
-            write(&mut core, &shared, requests, &counting);
+            let is_whole = write(&mut core, &shared, requests, &counting, &mut indexing);
             // So that the next start does not make it.
-            if let Err(error) = core.finish_index() {
+            if is_whole && let Err(error) = core.finish_index() {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the index of a segment is left to the next start");
             }
         };
@@ -154,7 +167,8 @@ impl Drop for Writer {
     }
 }
 
-fn write(core: &mut Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>, counters: &Counters) {
+/// Commits until there is nobody left to ask for it, or (`false`) until the log cannot be written.
+fn write(core: &mut Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>, counters: &Counters, indexing: &mut Helper) -> bool {
     while let Some(first) = requests.blocking_recv() {
         let (mut bytes, mut next) = (0, Some(first));
         let (mut work, mut replies) = (Vec::new(), Vec::new());
@@ -178,7 +192,7 @@ fn write(core: &mut Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>
                 tracing::error!(error = &error as &dyn std::error::Error, "the log cannot be written; it stops");
                 // The next start may find the commit all the same: its files must be there.
                 replies.into_iter().for_each(|(_, (_, hold))| std::mem::forget(hold));
-                return;
+                return false;
             }
         };
         let add = |counter: &AtomicU64, n: u64| counter.fetch_add(n, Ordering::Relaxed);
@@ -205,10 +219,12 @@ fn write(core: &mut Core, shared: &Shared, mut requests: mpsc::Receiver<Waiting>
             });
         }
         if let Some(index) = core.index_to_write() {
-            // Where there is no thread, the writer does it itself when the next segment is due.
-            let _ = std::thread::Builder::new().name("log-index".into()).spawn(move || index.write());
+            // Where there is no thread, it is asked for again.
+            let thread = std::thread::Builder::new().name("log-index".into()).spawn(move || index.write());
+            *indexing = Helper(thread.ok());
         }
     }
+    true
 }
 
 /// Bytes of a request, roughly.
