@@ -3,7 +3,8 @@
 //! Lenient by design: a crash report is sent once, by a program that cannot mend it. Only what cannot be kept (not JSON,
 //! beyond a limit, a number without a value) is refused; fields of odd types are passed over.
 
-use crate::json::{Cursor, each_member, scalar, string, text};
+use crate::cursor::Cursor;
+use crate::json::{each_member, scalar, string, text};
 use crate::sent::{Sent, check_size};
 use crate::stack::{Frame, Stack, main_frames};
 use crate::{Limits, Rejection};

@@ -4,7 +4,8 @@
 //! fingerprints. Backtrace rewrites frames by rules that are not public; its fingerprints can be imitated, not matched.
 
 use crate::Limits;
-use crate::json::{Cursor, string};
+use crate::cursor::Cursor;
+use crate::json::string;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
