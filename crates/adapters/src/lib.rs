@@ -24,6 +24,7 @@ mod pull;
 mod push;
 mod remote_write;
 mod reply;
+mod room;
 mod snippet;
 mod spelt;
 mod walk;

@@ -292,6 +292,11 @@ impl<'a> Places<'a> {
         self.moved(place)
     }
 
+    /// The place of a name that has one.
+    pub(crate) fn known(&self, name: &Name<'a>) -> Option<usize> {
+        self.known.get(name).map(|place| *place as usize)
+    }
+
     fn moved(&mut self, place: u32) -> usize {
         self.last = place;
         place as usize

@@ -10,6 +10,7 @@ use crate::names::{self, Clean, Name, Names, Plain, Speller};
 use crate::number;
 use crate::pull::{Accept, Credentials, Pull, Rendered};
 use crate::push::Excluded;
+use crate::room;
 use crate::snippet::{self, About, Snippet};
 use crate::spelt::{self, Spelt};
 use crate::walk::Walk;
@@ -245,6 +246,11 @@ impl Pull for Prometheus {
 
 /// A page in one walk. `None` where series are written alike or one is left out: then they are written with care.
 pub(crate) fn render_at_once(page: &Page, format: Format) -> Option<Rendered> {
+    let (families, speller) = lines_at_once(page, format)?;
+    Some(finish(families, format, Vec::new(), speller))
+}
+
+fn lines_at_once(page: &Page, format: Format) -> Option<(Vec<Family>, Speller)> {
     let (mut walk, mut speller, mut families) = (Walk::new(page.series.len()), Speller::default(), Vec::<Family>::new());
     for (at, one) in page.series.iter().enumerate() {
         checked(one).ok()?;
@@ -259,12 +265,24 @@ pub(crate) fn render_at_once(page: &Page, format: Format) -> Option<Rendered> {
             write_labels(frame, labels, &mut speller, out);
             walk.wrote(place, &out[start..]);
         });
-        // As much for each of the others as for those so far, so that the lines are not moved again and again.
         if at == page.series.len() / 16 {
-            families.iter_mut().for_each(|family| family.reserve(16));
+            make_room(&mut families, page, at + 1, &walk);
         }
     }
-    walk.all_differ().then(|| finish(families, format, Vec::new(), speller))
+    walk.all_differ().then_some((families, speller))
+}
+
+/// Makes room in each family for those of the series behind `written` that are likely its own.
+fn make_room(families: &mut [Family], page: &Page, written: usize, walk: &Walk<'_>) {
+    let bytes = families.iter().map(Family::bytes).sum();
+    let mut rooms = vec![0; families.len()];
+    for (at, bytes) in room::expected(bytes, written, page.series.len(), |at| &page.series[at].series.labels) {
+        let one = &page.series[at];
+        if let Some(place) = walk.known(&Name::of(&one.series, one.shape)) {
+            rooms[place] += bytes;
+        }
+    }
+    families.iter_mut().zip(rooms).for_each(|(family, bytes)| family.reserve(bytes));
 }
 
 /// The same for every page: series that are written alike get one more label.
@@ -368,9 +386,15 @@ impl Family {
         Family { shape, format, gauge, total, created, gauges, counters, samples: 0 }
     }
 
-    /// Makes room for so many times the lines there are.
-    fn reserve(&mut self, times: usize) {
-        [&mut self.gauges, &mut self.counters].into_iter().for_each(|lines| lines.reserve(times * lines.len()));
+    fn bytes(&self) -> usize {
+        self.gauges.len() + self.counters.len()
+    }
+
+    /// Makes room for so many bytes, as far as they go to either kind of line so far.
+    fn reserve(&mut self, bytes: usize) {
+        let of_gauges = (bytes as u128 * self.gauges.len() as u128 / self.bytes().max(1) as u128) as usize;
+        self.gauges.reserve(of_gauges);
+        self.counters.reserve(bytes - of_gauges);
     }
 
     /// Adds the lines of a series whose labels `labels` appends.
@@ -502,4 +526,33 @@ pub(crate) fn label_value(raw: &str) -> Clean<'_> {
 
 fn is_value_char(c: char) -> bool {
     !c.is_control() || matches!(c, '\n' | '\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Label, Series, Stamp, Window};
+
+    #[test]
+    fn room_is_made_for_families_that_go_on_and_not_for_more_than_there_is_to_write() {
+        let one = |(at, length): (usize, usize)| PageSeries {
+            series: Series {
+                path: vec!["p".to_owned(), format!("m{}", at / 100)],
+                aggregate: "count".to_owned(),
+                labels: vec![("label".to_owned(), Label::Text(format!("{at:0length$}")))],
+            },
+            shape: Shape::Additive,
+            value: Some(1.0),
+            counter: Some(Counter { total: 1.0, created: Stamp::from_secs(1) }),
+        };
+        let window = Window::new(1_700_000_040, Period::new(60).expect("legal")).expect("on the grid");
+        for (metrics, first, others) in [(16, 40, 40), (16, 900, 4), (1, 40, 40), (3, 40, 40)] {
+            let lengths = (0..100 * metrics).map(|at| if at < 100 { first } else { others });
+            let page = Page { window, series: lengths.enumerate().map(one).collect() };
+            let (families, _) = lines_at_once(&page, Format::Text).expect("all differ");
+            let lines = families.iter().flat_map(|family| [&family.gauges, &family.counters]);
+            let (length, capacity) = lines.fold((0, 0), |(length, capacity), lines| (length + lines.len(), capacity + lines.capacity()));
+            assert!(capacity <= 2 * length, "{metrics} metrics: {capacity} for {length}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Series as a store tells them apart, each written once, no two alike.
 
 use crate::names::{SERIES_LABEL, TWIN, mark};
+use crate::room;
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use model::{Label, Series};
@@ -40,9 +41,8 @@ impl Spelt {
                 spelt.otherwise.insert(at, Err(reason));
             }
             spelt.ends.push(text.len());
-            // As much for each of the others as for those so far, so that the texts are not moved again and again.
             if at == count / 16 {
-                text.reserve(text.len() * 16);
+                text.reserve(room::expected(text.len(), at + 1, count, |at| raw(at).2).map(|(_, bytes)| bytes).sum());
             }
         }
         spelt.part_twins(raw, write);
@@ -107,6 +107,27 @@ impl Spelt {
             None => Ok(self.first_text(at)),
             Some(Ok(text)) => Ok(text),
             Some(Err(reason)) => Err(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_made_once_for_series_alike_and_not_for_more_than_there_is_to_write() {
+        for (first, others, most) in [(40, 40, 1.2), (10_000, 4, 2.1)] {
+            let value = |at: usize| Label::Text(format!("{at:0width$}", width = if at < 100 { first } else { others }));
+            let all: Vec<Vec<(String, Label)>> = (0..1_600).map(|at| vec![("label".to_owned(), value(at))]).collect();
+            let write = |at: usize, _: &[(String, Label)], out: &mut Vec<u8>| {
+                let Label::Text(text) = &all[at][0].1 else { unreachable!("all are texts") };
+                out.extend_from_slice(text.as_bytes());
+                Ok(())
+            };
+            let spelt = Spelt::new(all.len(), |at| (&[], "", &all[at]), write);
+            let (length, capacity) = (spelt.text.len() as f64, spelt.text.capacity() as f64);
+            assert!(capacity <= length * most, "{capacity} for {length}");
         }
     }
 }

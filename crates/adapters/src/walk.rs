@@ -40,6 +40,11 @@ impl<'a> Walk<'a> {
         place
     }
 
+    /// The place of a name, if a series so far has it.
+    pub(crate) fn known(&self, name: &Name<'a>) -> Option<usize> {
+        self.places.known(name)
+    }
+
     /// The name at a place.
     pub(crate) fn name(&self, place: usize) -> &str {
         &self.claims[place][0]

@@ -3,6 +3,7 @@
 //! A submission walks through here as [`inflate`] (Content-Encoding) -> [`parse`] (format, multipart, JSON, derived
 //! attributes) -> [`model::NewReport`]. Nothing here knows projects, tokens, stamps or whether a report is a repeat.
 
+mod cursor;
 mod derive;
 mod encoding;
 mod form;

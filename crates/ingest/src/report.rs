@@ -3,7 +3,8 @@
 //! Lenient by design: a crash report is sent once, by a program that cannot mend it. Only what cannot be kept (not JSON,
 //! beyond a limit, a number without a value) is refused; fields of odd types are passed over.
 
-use crate::json::{Cursor, each_member, scalar, string, text};
+use crate::cursor::Cursor;
+use crate::json::{each_member, scalar, string, text};
 use crate::sent::{Sent, check_size};
 use crate::stack::{Frame, Stack, main_frames};
 use crate::{Limits, Rejection};
@@ -87,8 +88,9 @@ impl<'a> Sections<'a> {
             return None;
         }
         cursor.object(|name, value| match (&*name, sections.main_thread) {
-            // SDKs name the main thread first, so that its frames can be read in passing.
-            ("threads", Some(main)) => {
+            // SDKs name the main thread first, so that its frames can be read in passing. Should threads come
+            // again and again, their frames wait for the last ones: each reading looks at the name of the main thread, which may be long.
+            ("threads", Some(main)) if sections.threads.is_none() => {
                 let (frames, raw) = value.beside_raw(|threads| main_frames(threads, Some(main), limits));
                 (sections.threads, sections.frames) = (Some(raw), Some((main, frames)));
             }
@@ -122,7 +124,10 @@ impl<'a> Sections<'a> {
             "agent" => &mut self.agent,
             "agentVersion" => &mut self.agent_version,
             "mainThread" => &mut self.main_thread,
-            "threads" => &mut self.threads,
+            "threads" => {
+                self.frames = None;
+                &mut self.threads
+            }
             "classifiers" => &mut self.classifiers,
             "attributes" => &mut self.attributes,
             "sourceCode" => &mut self.source_code,
@@ -183,6 +188,7 @@ mod tests {
     use super::*;
     use crate::Reason;
     use model::Attributes;
+    use std::time::{Duration, Instant};
 
     fn read(json: &str) -> Result<(Body<'_>, Attributes), Rejection> {
         let mut sent = Sent::new(&Limits::DEFAULT);
@@ -252,6 +258,14 @@ mod tests {
             assert_eq!(walked.frames(limits), parsed.frames(limits), "{report}");
             assert_eq!(walked, parsed, "{report}");
         }
+    }
+
+    #[test]
+    fn threads_that_come_again_and_again_cost_no_more_than_their_bytes() {
+        let report = format!(r#"{{"mainThread":"\u0061{}","threads":{{}}{}}}"#, "a".repeat(4 << 20), r#","threads":{}"#.repeat(300_000));
+        let began = Instant::now();
+        assert!(Sections::walked(&report, &Limits::DEFAULT).expect("sound").frames(&Limits::DEFAULT).is_empty());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 
     #[test]

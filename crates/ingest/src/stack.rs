@@ -4,7 +4,8 @@
 //! fingerprints. Backtrace rewrites frames by rules that are not public; its fingerprints can be imitated, not matched.
 
 use crate::Limits;
-use crate::json::{Cursor, string};
+use crate::cursor::Cursor;
+use crate::json::string;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -83,6 +84,11 @@ impl Room {
 
     /// Whether one more text fits, with its quotes, its comma and the longest spelling of its escapes. When one does not, none does any more.
     fn take(&mut self, text: &Cow<'_, str>) -> bool {
+        // Many frames may name one text: it is not gone through again where its length says enough.
+        if text.len() > self.0 {
+            self.0 = 0;
+            return false;
+        }
         let escaped = |byte| match byte {
             0..0x20 => 6,
             b'"' | b'\\' => 2,
@@ -150,7 +156,7 @@ fn read_frames<'a>(stack: &mut Cursor<'a>, limits: &Limits) -> Vec<Frame<'a>> {
     let mut frames = Vec::with_capacity(USUAL_FRAMES);
     let mut room = Room::of(limits.value_bytes);
     stack.array(|value| {
-        let Some(frame) = read_frame(value) else { return true };
+        let Some(frame) = read_frame(value, limits) else { return true };
         let fits = room.take(&frame.written);
         if fits {
             frames.push(frame);
@@ -160,8 +166,8 @@ fn read_frames<'a>(stack: &mut Cursor<'a>, limits: &Limits) -> Vec<Frame<'a>> {
     frames
 }
 
-/// One frame, or `None` when there is nothing to call it by.
-fn read_frame<'a>(frame: &mut Cursor<'a>) -> Option<Frame<'a>> {
+/// One frame, or `None` when there is nothing to call it by. A name longer than a value stays as it was sent, and fits into no list.
+fn read_frame<'a>(frame: &mut Cursor<'a>, limits: &Limits) -> Option<Frame<'a>> {
     let (mut function, mut library, mut path, mut source) = (None, None, None, None);
     frame.object(|name, value| {
         let place = match &*name {
@@ -175,6 +181,7 @@ fn read_frame<'a>(frame: &mut Cursor<'a>) -> Option<Frame<'a>> {
         *place = value.string().filter(|text| !text.chars().all(char::is_whitespace));
     });
     let written = match (&function, &library, &path) {
+        (Some(function), _, _) if function.len() > limits.value_bytes => function.clone(),
         (Some(function), _, _) => written_function(function),
         (None, Some(place), _) | (None, None, Some(place)) => trimmed(place, trim),
         (None, None, None) => return None,
@@ -283,6 +290,8 @@ const CLONE_MARKS: [&str; 6] = ["isra", "constprop", "part", "cold", "llvm", "lt
 
 /// The name without one more suffix: `:12` (a line), `+31` or `+0x1f` (an offset), `::h0123456789abcdef` (Rust's old
 /// mangling), ` [clone ...]` or a clone's mark with or without its number. `None` when there is no more.
+///
+/// A name may have as many suffixes as letters, so only those bytes are looked at that the suffix has, and a few before it.
 fn without_suffix(name: &str) -> Option<&str> {
     let decimal = before_digits(name, 10);
     let clone = name.strip_suffix(']').and_then(|name| name.rsplit_once(" [clone ")).map(|(stem, _)| stem);
@@ -291,9 +300,8 @@ fn without_suffix(name: &str) -> Option<&str> {
     let hash = hexadecimal.and_then(|stem| stem.strip_suffix("::h")).filter(|stem| name.len() - stem.len() == 19);
     let line = decimal.and_then(|stem| stem.strip_suffix(['+', ':'])).filter(|stem| !stem.ends_with(':'));
     let unnumbered = decimal.and_then(|stem| stem.strip_suffix('.')).unwrap_or(name);
-    let dot = unnumbered.bytes().rposition(|byte| byte == b'.');
-    let mark = dot.filter(|&dot| CLONE_MARKS.contains(&&unnumbered[dot + 1..])).map(|dot| &unnumbered[..dot]);
-    let stem = clone.or(offset).or(hash).or(line).or(mark)?.trim_end();
+    let mark = || CLONE_MARKS.iter().find_map(|mark| unnumbered.strip_suffix(mark)?.strip_suffix('.'));
+    let stem = clone.or(offset).or(hash).or(line).or_else(mark)?.trim_end();
     (!stem.is_empty()).then_some(stem)
 }
 
@@ -306,6 +314,7 @@ fn before_digits(name: &str, radix: u32) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn functions_are_written_alike_across_builds() {
@@ -354,6 +363,43 @@ mod tests {
             assert_eq!(written_function(&Cow::Borrowed(sent)), written, "{sent}");
             assert_eq!(written_function(&Cow::Owned(sent.to_owned())), written, "{sent}");
         }
+    }
+
+    /// So many suffixes take a fraction of a second, and would take hours if each looked at all of the name.
+    #[test]
+    fn a_name_of_nothing_but_suffixes_is_written_in_the_time_that_reading_it_takes() {
+        let began = Instant::now();
+        for suffix in
+            [":1", "+7", "+0x1f", " [clone ]", " [clone .cold]", ".cold", ".isra.0", ".lto_priv.12", "::h0123456789abcdef", ".cold :1 "]
+        {
+            let name = format!("a{}", suffix.repeat((1 << 20) / suffix.len()));
+            assert_eq!(written_function(&Cow::Borrowed(&*name)), "a", "{suffix}");
+        }
+        // Of these none is a suffix, and each begins like one.
+        for piece in ["0", "f", ".", ":", "::h", "+0x", "[clone ", ".1", "]", "<", "a<", "$1", "$1x", "#_", "operator<"] {
+            let name = format!("a{}", piece.repeat((1 << 20) / piece.len()));
+            assert!(!written_function(&Cow::Borrowed(&*name)).is_empty(), "{piece}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_name_that_is_longer_than_a_value_ends_its_list_as_it_was_sent() {
+        let threads = |bytes: usize| {
+            format!(r#"{{"m":{{"stack":[{{"funcName":"in"}},{{"funcName":"a{}"}},{{"funcName":"out"}}]}}}}"#, ":1".repeat(bytes / 2))
+        };
+        let frames = |threads: &str| read(threads, Some("\"m\""), None, 1_000).frames.join(" ");
+        assert_eq!(frames(&threads(998)), "in a out");
+        assert_eq!(frames(&threads(1_000)), "in");
+    }
+
+    #[test]
+    fn a_path_that_fits_into_no_list_is_not_gone_through_for_each_frame() {
+        let source = format!(r#"{{"s":{{"path":"\u0070{}"}}}}"#, "p".repeat(8 << 20));
+        let threads = format!(r#"{{"m":{{"stack":[{}{{}}]}}}}"#, r#"{"funcName":"f","sourceCode":"s"},"#.repeat(8_000));
+        let began = Instant::now();
+        assert!(read(&threads, Some("\"m\""), Some(&source), 1 << 15).files.is_empty());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 
     fn read<'a>(threads: &'a str, main_thread: Option<&str>, source_code: Option<&'a str>, value_bytes: usize) -> Stack<'a> {

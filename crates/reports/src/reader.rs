@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Which reports a reader sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(crate) struct Extent<'a> {
     amended: Option<Arc<Amended>>,
     dictionaries: Arc<Dictionaries>,
     parts: Vec<Part>,
-    ahead: Ahead,
+    ahead: Ahead<File>,
 }
 
 impl<'a> Extent<'a> {
@@ -149,7 +149,9 @@ impl<'a> Extent<'a> {
         }
         for (at, name, file, missing) in files(self.ahead.columns(part, self.parts.len())) {
             // What is wrong with it is said when its turn comes.
-            if let Ok(opened) = self.archive.open(name, file) {
+            if !self.ahead.has_come(at)
+                && let Ok(opened) = self.archive.open(name, file)
+            {
                 self.archive.will_read(name, file, &opened.parts_of(&missing));
                 self.ahead.put(at, opened);
             }
@@ -212,20 +214,19 @@ impl<'a> Extent<'a> {
 }
 
 /// How far the reading of a span's files is ahead of who works at them.
-#[derive(Default)]
-struct Ahead {
+struct Ahead<F> {
     /// Parts whose ends have been asked for are before this, those whose columns have been before the other.
     ends: AtomicUsize,
     columns: AtomicUsize,
-    /// Files of parts whose turn has not come.
-    opened: Mutex<BTreeMap<usize, File>>,
+    /// Files of parts whose turn has not come; `None`: it has.
+    opened: Mutex<BTreeMap<usize, Option<F>>>,
 }
 
 /// Parts ahead of the one that is loaded.
 const ENDS_AHEAD: usize = 8;
 const COLUMNS_AHEAD: usize = 3;
 
-impl Ahead {
+impl<F> Ahead<F> {
     /// Parts whose ends are to be asked for when one of so many is loaded; no two threads get the same.
     fn ends(&self, part: usize, parts: usize) -> Range<usize> {
         claim(&self.ends, parts.min(part + 1 + ENDS_AHEAD))
@@ -236,12 +237,29 @@ impl Ahead {
         claim(&self.columns, parts.min(part + 1 + COLUMNS_AHEAD))
     }
 
-    fn put(&self, part: usize, file: File) {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(part, file);
+    /// Keeps a file until its part's turn, which may have come while the file was opened: then another thread has opened it as well, and
+    /// this one is closed.
+    fn put(&self, part: usize, file: F) {
+        self.lock().entry(part).or_insert(Some(file));
     }
 
-    fn take(&self, part: usize) -> Option<File> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).remove(&part)
+    /// The turn of a part has come.
+    fn take(&self, part: usize) -> Option<F> {
+        self.lock().insert(part, None).flatten()
+    }
+
+    fn has_come(&self, part: usize) -> bool {
+        matches!(self.lock().get(&part), Some(None))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Option<F>>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<F> Default for Ahead<F> {
+    fn default() -> Ahead<F> {
+        Ahead { ends: AtomicUsize::new(0), columns: AtomicUsize::new(0), opened: Mutex::default() }
     }
 }
 
@@ -323,4 +341,27 @@ fn amend(block: &Arc<Block>, amended: &Amended, names: &BTreeSet<String>, dictio
         seen.columns.insert(name.clone(), Arc::new(before.with(&dictionary, &changes)));
     }
     Arc::new(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_opened_after_its_turn_does_not_stay_open() {
+        let ahead = Ahead::default();
+        let files: Vec<Arc<usize>> = (0..4).map(Arc::new).collect();
+        let are_open = || files.iter().map(|file| Arc::strong_count(file) > 1).collect::<Vec<_>>();
+        // One thread has claimed parts and opens them; another takes the second before its file is there.
+        let claimed = ahead.columns(0, 4);
+        assert_eq!((claimed.clone(), ahead.columns(1, 4)), (0..4, 4..4));
+        assert_eq!((ahead.has_come(1), ahead.take(1), ahead.has_come(1)), (false, None, true));
+        claimed.for_each(|part| ahead.put(part, files[part].clone()));
+        assert_eq!(are_open(), [true, false, true, true]);
+        for (part, file) in files.iter().enumerate() {
+            assert_eq!(ahead.take(part).as_ref(), (part != 1).then_some(file));
+            assert_eq!(ahead.take(part), None);
+        }
+        assert_eq!(are_open(), [false; 4]);
+    }
 }

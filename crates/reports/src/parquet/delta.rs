@@ -37,8 +37,7 @@ pub(super) fn numbers(mut bytes: &[u8], count: usize, mut take: impl FnMut(i64, 
                 continue;
             }
             for at in 0..within {
-                let more = if width == 0 { 0 } else { bits(packed, at * width, width) };
-                number = number.wrapping_add(least).wrapping_add(more as i64);
+                number = number.wrapping_add(least).wrapping_add(bits(packed, at * width, width) as i64);
                 take(number, 1);
             }
         }
@@ -52,7 +51,11 @@ fn signed(code: u64) -> i64 {
 }
 
 /// So many bits from a place, at most 64.
-fn bits(packed: &[u8], from: usize, width: usize) -> u64 {
+#[inline]
+pub(super) fn bits(packed: &[u8], from: usize, width: usize) -> u64 {
+    if width == 0 {
+        return 0;
+    }
     let (byte, bit) = (from / 8, from % 8);
     let word = match packed.get(byte..).and_then(<[u8]>::first_chunk::<16>) {
         Some(word) => u128::from_le_bytes(*word),

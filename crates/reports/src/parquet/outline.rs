@@ -73,9 +73,12 @@ pub(super) fn outline_into(outline: &mut Vec<u8>, body: &[u8], attributes: &Attr
 struct Names<'a> {
     /// The last attribute of each of 256 kinds of name, counted from 1; 0: there is none.
     kinds: [u32; 256],
-    /// Attributes, each with the one before it of the same kind, counted likewise.
+    /// Attributes by name, each with the one before it of the same kind, counted likewise.
     attributes: Vec<(&'a [u8], &'a Value, u32)>,
 }
+
+/// Attributes of a kind that are looked at one by one. Clients choose names and can have all of one kind.
+const OF_KIND: usize = 4;
 
 impl<'a> Names<'a> {
     fn of(attributes: &'a Attributes) -> Names<'a> {
@@ -95,15 +98,21 @@ impl<'a> Names<'a> {
 
     fn get(&self, name: &[u8]) -> Option<&'a Value> {
         let mut number = self.kinds[Names::kind(name)];
-        while number > 0 {
-            let (have, value, before) = self.attributes[number as usize - 1];
+        for _ in 0..OF_KIND {
+            let (have, value, before) = *self.attributes.get((number as usize).wrapping_sub(1))?;
             if have == name {
                 return Some(value);
             }
             number = before;
         }
-        None
+        // All that is left of the kind is before this one.
+        search(&self.attributes[..number as usize], name)
     }
+}
+
+#[cold]
+fn search<'a>(attributes: &[(&[u8], &'a Value, u32)], name: &[u8]) -> Option<&'a Value> {
+    attributes.binary_search_by_key(&name, |(have, ..)| have).ok().map(|at| attributes[at].1)
 }
 
 /// The body of an outline; `None` where an attribute is missing that was there.
@@ -280,6 +289,7 @@ fn zeros(word: u64) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::{Duration, Instant};
 
     const NUMBER: ReportId = ReportId([0xab; 16]);
 
@@ -327,6 +337,31 @@ mod tests {
                 assert_eq!(body(&outline, &of, Some(NUMBER)).as_deref(), Some(sent.as_bytes()));
                 assert!(!of.is_empty() && body(&outline, &Attributes::default(), None).is_none(), "not without them");
             }
+        }
+    }
+
+    /// So many names take a fraction of a second, and would take minutes if each were compared with all others of its kind.
+    #[test]
+    fn a_name_is_found_among_many_of_its_kind_without_looking_at_them_all() {
+        let name = |number: u32| format!("a{number:06}a");
+        let of = Attributes::from_pairs((0..100_000).map(|number| (name(2 * number), Value::from(u64::from(number)))));
+        let names = Names::of(&of);
+        let began = Instant::now();
+        for number in 0..100_000 {
+            assert_eq!(names.get(name(2 * number).as_bytes()), Some(&Value::from(u64::from(number))));
+            assert_eq!(names.get(name(2 * number + 1).as_bytes()), None);
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn names_of_all_kinds_are_found() {
+        for count in 0..40 {
+            let pairs =
+                |mark: &'static str| (0..count).map(move |n| (format!("{mark}{}{n:03}{mark}", "x".repeat(n % 3)), Value::from(n as u64)));
+            let of = Attributes::from_pairs(pairs("a"));
+            let names = Names::of(&of);
+            pairs("a").chain(pairs("b")).for_each(|(name, _)| assert_eq!(names.get(name.as_bytes()), of.get(&name), "{name} of {count}"));
         }
     }
 

@@ -2,6 +2,7 @@
 //! own dictionary is looked up once. Reads only what `write` writes, or did: first versions of pages, one level of presence.
 //! (Format: <https://parquet.apache.org/docs/file-format/data-pages/encodings/>.)
 
+use super::delta::bits;
 use super::{damaged, delta};
 use ::parquet::basic::Encoding;
 use ::parquet::column::page::{Page, PageReader};
@@ -282,14 +283,10 @@ fn unpack(packed: &[u8], width: usize, into: &mut [u32]) {
             first.iter_mut().enumerate().for_each(|(at, number)| *number = (low >> (at * width) & mask) as u32);
             second.iter_mut().enumerate().for_each(|(at, number)| *number = (high >> (at * width) & mask) as u32);
         } else {
-            for (of, number) in eight.iter_mut().enumerate() {
-                *number = (word(at * width + of * width / 8) >> (of * width % 8) & mask) as u32;
-            }
+            eight.iter_mut().zip(at * 8..).for_each(|(number, at)| *number = bits(packed, at * width, width) as u32);
         }
     }
-    for (at, number) in rest.iter_mut().enumerate() {
-        *number = (word(whole * width + at * width / 8) >> (at * width % 8) & mask) as u32;
-    }
+    rest.iter_mut().zip(whole * 8..).for_each(|(number, at)| *number = bits(packed, at * width, width) as u32);
 }
 
 /// A number in sevens of bits, the lowest first; what is beyond 64 of them is lost.

@@ -6,6 +6,8 @@ use super::schema::{ATTACHMENTS, Kind, MORE, OUTLINE, Part, RAW, STAMP, TX, UUID
 use super::{FORM, FORM_NOW, MORE_NAMES, PROJECT, damaged, disk_error, outline, pages};
 use crate::codec::StoredReport;
 use crate::disk::Disk;
+#[cfg(test)]
+use ::parquet::column::page::Page;
 use ::parquet::column::page::PageReader;
 use ::parquet::column::reader::ColumnReaderImpl;
 use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, Int64Type};
@@ -487,5 +489,19 @@ impl File {
     /// Names of all columns.
     pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
         self.metadata.file_metadata().schema_descr().columns().iter().map(|column| column.name())
+    }
+
+    /// How many rows each page of a column has in a row group, and whether there is a dictionary before them.
+    pub(super) fn pages_of(&self, group: usize, column: &str) -> (Vec<usize>, bool) {
+        let place = self.columns().position(|name| name == column).expect("a column");
+        let mut pages = self.all_pages(group, place).expect("readable");
+        let (mut rows, mut has_dictionary) = (Vec::new(), false);
+        while let Some(page) = pages.get_next_page().expect("readable") {
+            match page {
+                Page::DictionaryPage { .. } => has_dictionary = true,
+                page => rows.push(page.num_values() as usize),
+            }
+        }
+        (rows, has_dictionary)
     }
 }

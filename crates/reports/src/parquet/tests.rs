@@ -208,6 +208,53 @@ fn a_row_group_has_at_most_131072_rows_and_no_column_starts_late() {
     assert_eq!(file.report(Tx(late)).expect("read"), Some(report(late)));
 }
 
+/// More rows than a page has, and more texts than are looked up at one time: one in every row, one in few rows and none of a whole page,
+/// and one that comes again, so that it has a dictionary.
+#[test]
+fn texts_of_many_pages_come_back_whole_and_in_the_rows_wanted() {
+    const ROWS: u64 = 45_000;
+    let dense = |tx: u64| Some(format!("{tx:x} of many"));
+    let sparse = |tx: u64| {
+        (tx % 3 == 1 && !(19_000..41_000).contains(&tx)).then(|| format!("{} seldom", "y".repeat(tx as usize % 11) + &tx.to_string()))
+    };
+    let again = |tx: u64| (!tx.is_multiple_of(3)).then(|| format!("{} again", tx % 9_001));
+    type Text<'t> = &'t dyn Fn(u64) -> Option<String>;
+    let texts: [(&str, Text<'_>); 3] = [("dense", &dense), ("sparse", &sparse), ("again", &again)];
+    let report = |tx: u64| {
+        let pairs = texts.iter().filter_map(|(name, text)| Some((*name, Value::Text(text(tx)?))));
+        stored(tx, &pairs.collect::<Vec<_>>())
+    };
+    let disk = SimDisk::default();
+    write(&disk, Path::new(PATH), (0..ROWS).map(|tx| Ok(report(tx)))).expect("written");
+    let file = open(&disk).expect("opened");
+    let names: BTreeSet<String> = texts.iter().map(|(name, _)| (*name).to_owned()).collect();
+    for (name, has_dictionary) in [("dense", false), ("sparse", false), ("again", true)] {
+        assert_eq!(file.pages_of(0, name), (vec![20_480, 20_480, 4_040], has_dictionary), "{name}");
+    }
+    let rows = ROWS as usize;
+    let compare = |columns: &Columns, wanted: &Bits| {
+        for (name, text) in &texts {
+            for row in wanted.iter() {
+                let value = columns[*name].value(row).map(|value| value.written().into_owned());
+                assert_eq!(value, text(row as u64), "{name} in row {row}");
+            }
+        }
+    };
+    let blocks = file.blocks(&needed(&names), &Dictionaries::default()).expect("read");
+    assert_eq!(blocks.len(), 1);
+    compare(&blocks[0].columns, &Bits::from_fn(rows, |_| true));
+    for wanted in [
+        Bits::from_fn(rows, |_| true),
+        Bits::from_fn(rows, |row| row % 2 == 1),
+        Bits::from_fn(rows, |row| row % 1_009 == 5),
+        Bits::from_fn(rows, |row| row > 40_000),
+        Bits::from_fn(rows, |row| row == rows - 1),
+    ] {
+        let columns = file.columns_of(&names, std::slice::from_ref(&wanted), &Dictionaries::default()).expect("read");
+        compare(&columns[0], &wanted);
+    }
+}
+
 #[test]
 fn a_row_group_ends_when_its_memory_does() {
     let limits = Limits { bytes: 100_000, ..Limits::default() };

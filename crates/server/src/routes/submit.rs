@@ -37,7 +37,8 @@ struct Target {
     query: Vec<(String, String)>,
 }
 
-/// Where every address begins that is given to SDKs (`App::submission_url`), and no other.
+/// Where the addresses begin that SDKs are given (`App::submission_url`). With a public URL that has a path they have that before it, where
+/// no proxy takes it away; like the other forms of [`read_target`] they go by the table of routes then, and are answered alike.
 pub(crate) const ADDRESSES: &str = "/submit.backtrace.io/";
 
 /// Everything that no other route takes: submissions, their CORS preflights, and addresses that do not exist.

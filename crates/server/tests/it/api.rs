@@ -4,6 +4,7 @@ use crate::crashmeter::{Crashmeter, SETTLED, number_in};
 use crate::http;
 use crate::wait;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -76,6 +77,39 @@ fn browsers_may_report_from_any_origin() {
     let (head, _) = raw(&server, &refused);
     assert!(head.starts_with("http/1.1 400") && head.contains("access-control-allow-origin: *"), "{head}");
     assert!(head.contains("content-type: application/json"), "{head}");
+}
+
+/// Submissions at the addresses that SDKs are given pass by the table of routes and what it adds to every reply.
+#[test]
+fn a_submission_is_answered_alike_with_and_without_the_table_of_routes() {
+    let server = Crashmeter::start();
+    let project = server.project("p");
+    let (known, unknown) = (format!("main/{}/json", project.token), format!("main/{}/json", "0".repeat(64)));
+    let long = json!({"attributes": {"a": "x".repeat(40_000)}}).to_string();
+    for (address, body, status) in
+        [(known.as_str(), "{}", 200), (&unknown, "{}", 403), ("main/nothing", "{}", 404), (&known, "{", 400), (&known, &long, 413)]
+    {
+        let reply = |prefix: &str| {
+            let url = format!("{}{prefix}/submit.backtrace.io/{address}", server.url());
+            http::call("POST", &url, &[], body).expect("an answer").expect(status)
+        };
+        let (past, through) = (reply(""), reply("/prefix"));
+        for (header, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+            ("content-type", "application/json"),
+            ("access-control-allow-origin", if status == 404 { "" } else { "*" }),
+        ] {
+            assert_eq!((past.header(header), through.header(header)), (value, value), "{header} of {status}");
+        }
+        let others = |reply: &http::Reply| {
+            let headers = reply.headers.iter().filter(|(name, _)| *name != "date").map(|(name, value)| format!("{name}: {value:?}"));
+            headers.collect::<BTreeSet<_>>()
+        };
+        assert_eq!(others(&past), others(&through), "{status}");
+    }
 }
 
 #[test]
