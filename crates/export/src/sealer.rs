@@ -271,8 +271,8 @@ pub(crate) fn seal_metrics(
     Ok(metrics.iter().zip(steps(source, project, window, metrics)?).map(outcome).collect())
 }
 
-/// Evaluates metrics in one scan of the reports: who holds a seat is decided as soon as a metric's groups are known, and what is beyond its
-/// budget is evaluated while their reports are at hand.
+/// Evaluates metrics: who holds a seat is decided as soon as a metric's groups are known, and what is beyond its budget is evaluated while
+/// their reports are at hand, where all of them are in memory together.
 pub(crate) fn steps(
     source: &impl ReportSource,
     project: ProjectId,

@@ -19,7 +19,7 @@ pub trait ReportSource: Send + Sync + 'static {
     /// Makes the durable stamp catch up with the clock although nothing arrives.
     fn tick(&self) -> impl Future<Output = Result<(), SourceStopped>> + Send;
 
-    /// Evaluates many queries over one closed window in one scan, each for those groups that may get a seat, of which `keep` says which
+    /// Evaluates many queries over one closed window together, each for those groups that may get a seat, of which `keep` says which
     /// do; all others are evaluated as one: what is folded beyond a metric's series budget, exact for every aggregate. What was found,
     /// or the reason why there is nothing, for each.
     /// Blocks; the same arguments always give the same answer. When the reports themselves cannot be read, nothing is sealed and
