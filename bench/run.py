@@ -450,13 +450,15 @@ def main():
 
 
 def write_down(results, published):
-    """The page and its data, after each stage: what a later one runs into costs nothing of it."""
+    """The page and its data, after each stage: what a later one runs into costs nothing of it. Both have rounded figures, so that the page
+    is the same when it is made again from the data."""
+    results = page.rounded(results)
     (ROOT / "docs/benchmarks.md").write_text(page.write(results, GOAL_ROWS, versions()))
     if "growth" in results:
         (ROOT / "docs/growth.svg").write_text(growth.plot(results["growth"]["rows"]))
     told = lambda stage: {"stage": stage} | {key: results[stage][key] for key in MEASURED}
     rows = [one | told(stage) for stage in page.STAGES if stage in results for one in results[stage]["rows"]]
-    published.write_text("[\n" + ",\n".join(json.dumps(one) for one in page.rounded(rows)) + "\n]\n")
+    published.write_text("[\n" + ",\n".join(json.dumps(one) for one in rows) + "\n]\n")
 
 
 def read_back(published):
