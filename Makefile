@@ -21,13 +21,16 @@ CARGO_DENY_VERSION := 0.20.2
 NPM ?= npm
 WEB_SOURCES := $(shell find web/src web/scripts web/index.html web/package.json web/tsconfig.json web/vite.config.ts -type f -not -name '*.test.ts' 2>/dev/null)
 
-.PHONY: help demo web test test-web test-tools check bench perf-guard fuzz simulate faults plant guide-pictures
+.PHONY: help demo release web test test-web test-tools check bench perf-guard fuzz simulate faults plant guide-pictures
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: web ## build and run with made-up crash reports, until Ctrl-C
 	$(CARGO) run --locked --profile test --package server --bin crashmeter -- serve --demo
+
+release: web ## build the program for use: target/release/crashmeter
+	$(CARGO) build --locked --release --package server --bin crashmeter
 
 web: web/dist/.done ## build the web page (needs Node 20.19 or later)
 

@@ -19,9 +19,11 @@ def write(results, rows, versions):
         "",
         "Written by `make bench`; do not edit. The same as data, one object a row: `benchmarks.json`.",
         "",
-        f"Ours beside {peers}, all in one run on the same {rows:,} reports, two threads each. A figure is the median of the runs with",
-        "the least and the greatest in brackets; the ratio is our cost by that of the best peer, so less is better. Answers were compared",
-        "before times, all of them: a row stands here only where every peer answered as we did.",
+        f"Ours beside {peers}, those of a table in one run on the same {rows:,} reports, two threads each; each table has its own day and",
+        "machine. Which peers a table has depends on what they can be asked. A figure is the median of the runs with the least and the greatest in",
+        "brackets; the ratio is our cost by that of the best peer, so less is better. `must` and `reach` are the bounds that were set beforehand, of",
+        "the ratio, or of our figure where it has a unit; the last column says which of them is kept. Answers were compared before times, all of",
+        "them: a row stands here only where every peer answered as we did.",
         "",
     ]
     for stage, title in STAGES.items():

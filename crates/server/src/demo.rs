@@ -72,7 +72,8 @@ pub(crate) async fn run(address: SocketAddr, admin_token: &Path) -> Result<(), F
         };
         let prefix = format!("crashmeter_{PROJECT}_{ERRORS_AND_USERS}");
         say(&format!(
-            "window {window} sealed: {} reports, {} users impacted; errors in all (counter): {}; {} series on the page",
+            "window {window} sealed: {} reports, {} users impacted; errors in all (a counter, 0 for its first two windows): {}; {} series on \
+             the page",
             value(&format!("{prefix}_AllErrors_tx_unique_window")),
             value(&format!("{prefix}_UsersImpacted_guid_unique_window")),
             value(&format!("{prefix}_AllErrors_tx_unique_total")),

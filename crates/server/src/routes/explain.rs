@@ -242,7 +242,11 @@ async fn sealed(app: &Arc<App>, metric: &Metric, window: Window) -> Result<(Metr
     let sealed = sealed.ok_or_else(|| match (counted, gap) {
         (true, _) => conflict("its points are past their keeping; the counts are in the metric's ledger"),
         (_, true) => conflict("is a gap: the server took no reports in it"),
-        _ => conflict("is not sealed for this metric: not yet, or it was attached to no store of this period"),
+        _ => conflict(&format!(
+            "is not sealed for this metric in windows of {} s: not yet, or it was attached to no store of this period; name the `store` \
+             whose window is meant if it has another",
+            window.period().secs()
+        )),
     })?;
     match &sealed.failure {
         Some(reason) => Err(conflict(&format!("was sealed as failed: {reason}"))),
