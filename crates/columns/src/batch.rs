@@ -25,6 +25,7 @@ pub(crate) struct Batch<'b, 'p, 'q> {
     /// Rows before each block.
     starts: Vec<usize>,
     rows: usize,
+    /// See `Bounds`.
     few_pairs: usize,
     /// By attribute.
     by_value: Vec<OnceLock<ByValue>>,
@@ -192,23 +193,18 @@ impl<'b, 'p, 'q> Batch<'b, 'p, 'q> {
                 None if is_grouped => continue,
                 None => Of::One,
             };
-            let part = match (prepared.chosen(filter), groups) {
-                (None, groups) => Part { block, rows: None, groups },
-                (Some(chosen), groups) => {
-                    let start = room.rows.len();
-                    chosen.list_to(&mut room.rows);
-                    let rows = start..room.rows.len();
-                    let groups = match groups {
-                        Of::Block(of_rows) => {
-                            let start = room.groups.len();
-                            room.groups.extend(room.rows[rows.clone()].iter().map(|row| of_rows[*row as usize]));
-                            Of::Listed(start..room.groups.len())
-                        }
-                        groups => groups,
-                    };
-                    Part { block, rows: Some(rows), groups }
+            let mut part = Part { block, rows: None, groups };
+            if let Some(chosen) = prepared.chosen(filter) {
+                let start = room.rows.len();
+                chosen.list_to(&mut room.rows);
+                let rows = start..room.rows.len();
+                if let Of::Block(of_rows) = part.groups {
+                    let start = room.groups.len();
+                    room.groups.extend(room.rows[rows.clone()].iter().map(|row| of_rows[*row as usize]));
+                    part.groups = Of::Listed(start..room.groups.len());
                 }
-            };
+                part.rows = Some(rows);
+            }
             let rows = part.rows(self, room, length);
             match rows.groups {
                 None => reports[0] += rows.count() as u64,

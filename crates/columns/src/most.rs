@@ -3,9 +3,9 @@
 
 use crate::outcome::{Shown, in_order};
 use crate::plan::{Grouping, Job, Plan};
-use crate::space::NONE;
+use crate::space::Ranks;
 use model::Beyond;
-use std::sync::Arc;
+use std::cell::LazyCell;
 
 /// Groups whose keys are looked up together: as many as leave room for everything else that is at hand.
 const TOGETHER: usize = 4_096;
@@ -83,26 +83,21 @@ impl Plan<'_> {
             groups.truncate(most);
             return groups;
         }
-        let spaces = || order.iter().map(|place| &self.attributes[grouping.attributes[*place]].space);
-        let are_all_known = spaces().all(|space| space.length() <= groups.len() * 4);
-        if order.len() <= 2 && are_all_known {
-            let ranks: Vec<Arc<[u32]>> = spaces().map(|space| space.all_ranks()).collect();
+        let values = LazyCell::new(|| in_order(order, self.values(grouping, &groups)));
+        let spaces = order.iter().map(|place| &self.attributes[grouping.attributes[*place]].space);
+        let ranks: Vec<Ranks> = spaces.enumerate().map(|(at, space)| space.ranks(groups.len(), || values[at].clone())).collect();
+        if order.len() <= 2 {
             return self.first_by_rank(grouping, order, &groups, most, &ranks);
         }
-        let values = in_order(order, self.values(grouping, &groups));
-        let ranks = spaces().zip(values).map(|(space, numbers)| {
-            let mut ranks = space.ranks(&numbers);
-            ranks.iter_mut().zip(numbers).filter(|(_, number)| *number == NONE).for_each(|(rank, _)| *rank = u32::MAX);
-            ranks
-        });
-        let ranks: Vec<Vec<u32>> = ranks.collect();
+        let of_groups = |(ranks, numbers): (&Ranks, &Vec<u32>)| numbers.iter().map(|number| ranks.of_present(*number)).collect();
+        let ranks: Vec<Vec<u32>> = ranks.iter().zip(values.iter()).map(of_groups).collect();
         let mut places: Vec<usize> = (0..groups.len()).collect();
         places.select_nth_unstable_by(most - 1, |a, b| ranks.iter().map(|ranks| ranks[*a]).cmp(ranks.iter().map(|ranks| ranks[*b])));
         places.into_iter().take(most).map(|at| groups[at]).collect()
     }
 
-    /// The same by one or two attributes the ranks of whose values are known.
-    fn first_by_rank(&self, grouping: &Grouping, order: &[usize], groups: &[u32], most: usize, ranks: &[Arc<[u32]>]) -> Vec<u32> {
+    /// The same by one or two attributes, whose ranks fit into one number.
+    fn first_by_rank(&self, grouping: &Grouping, order: &[usize], groups: &[u32], most: usize, ranks: &[Ranks]) -> Vec<u32> {
         // Twice as many as are wanted: now and then the lesser half of them stays, and then only groups before its last one are of use.
         let (mut first, mut bound): (Vec<(u64, u32)>, u64) = (Vec::with_capacity(most * 2), u64::MAX);
         let halve = |first: &mut Vec<(u64, u32)>| {
@@ -115,8 +110,7 @@ impl Plan<'_> {
             let mut keys = vec![0; groups.len()];
             for (ranks, numbers) in ranks.iter().zip(in_order(order, self.values(grouping, groups))) {
                 for (key, number) in keys.iter_mut().zip(numbers) {
-                    let rank = if number == NONE { u32::MAX } else { ranks[number as usize] };
-                    *key = *key << 32 | u64::from(rank);
+                    *key = *key << 32 | u64::from(ranks.of_present(number));
                 }
             }
             for (key, group) in keys.into_iter().zip(groups) {

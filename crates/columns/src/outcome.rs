@@ -4,6 +4,7 @@ use crate::bits::Bits;
 use crate::gather::{Matched, State};
 use crate::plan::{Asked, Found, Grouping, Job, Plan};
 use crate::scan::Failure;
+use crate::space::Space;
 use model::oracle::MAX_GROUPS;
 use model::{Beyond, Cell, Key, Table, TableRow, Top, Value};
 use std::collections::BTreeSet;
@@ -190,7 +191,11 @@ impl Plan<'_> {
     fn ordered(&self, grouping: &Grouping, order: &[usize], groups: Vec<u32>) -> Ordered {
         let spaces = || order.iter().map(|place| &self.attributes[grouping.attributes[*place]].space);
         let values = in_order(order, self.values(grouping, &groups));
-        let ranks: Vec<Vec<u32>> = spaces().zip(&values).map(|(space, numbers)| space.ranks(numbers)).collect();
+        let ranks_of = |(space, numbers): (&Space, &Vec<u32>)| {
+            let ranks = space.ranks(numbers.len(), || numbers.clone());
+            numbers.iter().map(|number| ranks.of(*number)).collect()
+        };
+        let ranks: Vec<Vec<u32>> = spaces().zip(&values).map(ranks_of).collect();
         let mut order: Vec<usize> = (0..groups.len()).collect();
         match &ranks[..] {
             [] => {}

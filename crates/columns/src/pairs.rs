@@ -14,9 +14,10 @@ const LONGEST_TABLE: usize = 1 << 23;
 #[derive(Default)]
 pub(crate) struct Pairs(Mutex<Keys>);
 
+/// In one of three ways: as they come (a table, or where that would be too long a map), all at once in order, or as products.
 #[derive(Default)]
 struct Keys {
-    /// By number.
+    /// By number; none where numbers are products.
     pairs: Vec<u64>,
     /// One more than a pair's number: at `before * width + next`, or where pairs are far fewer than such places, by pair.
     table: Option<(usize, Arc<[AtomicU32]>)>,

@@ -177,29 +177,36 @@ impl Space {
         texts.map(|text| text.map_or(Some(NONE), &mut find)).collect()
     }
 
-    /// Ranks in the order of written forms, the missing value first: of two numbers the one with the lesser form has the lesser rank.
-    pub(crate) fn ranks(&self, numbers: &[u32]) -> Vec<u32> {
-        let mut numbered = self.lock();
-        let length = numbered.length();
-        if numbered.ranks.as_ref().is_none_or(|ranks| ranks.len() < length) {
-            // Sorting all pays once it was asked for about as many as there are.
-            numbered.ranked += numbers.len();
-            if numbered.ranked < length {
-                let mut asked = numbers.to_vec();
-                asked.sort_unstable();
-                asked.dedup();
-                let ranks: HashMap<u32, u32> = numbered.sorted(asked.into_iter()).into_iter().zip(0..).collect();
-                return numbers.iter().map(|number| ranks[number]).collect();
-            }
+    /// Ranks of so many values, not all of which need be different, in the order of written forms. `numbers` lists them, where only these
+    /// are put in order.
+    pub(crate) fn ranks(&self, asked: usize, numbers: impl FnOnce() -> Vec<u32>) -> Ranks {
+        if let Some(ranks) = self.lock().all_ranks(asked) {
+            return Ranks::All(ranks);
         }
-        let ranks = numbered.all_ranks();
-        drop(numbered);
-        numbers.iter().map(|&number| ranks[number as usize]).collect()
+        let mut numbers = numbers();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Ranks::Some(self.lock().sorted(numbers.into_iter()).into_iter().zip(0..).collect())
+    }
+}
+
+/// Ranks by number, the missing value first: of two values the one with the lesser written form has the lesser rank.
+pub(crate) enum Ranks {
+    All(Arc<[u32]>),
+    Some(HashMap<u32, u32>),
+}
+
+impl Ranks {
+    pub(crate) fn of(&self, number: u32) -> u32 {
+        match self {
+            Ranks::All(ranks) => ranks[number as usize],
+            Ranks::Some(ranks) => ranks[&number],
+        }
     }
 
-    /// The ranks of all values, by number.
-    pub(crate) fn all_ranks(&self) -> Arc<[u32]> {
-        self.lock().all_ranks()
+    /// The same with the missing value last.
+    pub(crate) fn of_present(&self, number: u32) -> u32 {
+        if number == NONE { u32::MAX } else { self.of(number) }
     }
 }
 
@@ -345,16 +352,20 @@ impl Numbered {
         Some(written(&self.dictionaries, source))
     }
 
-    fn all_ranks(&mut self) -> Arc<[u32]> {
+    /// The ranks of all values; `None` while not all were put in order, which pays once about as many as there are were asked for.
+    fn all_ranks(&mut self, asked: usize) -> Option<Arc<[u32]>> {
         let length = self.length();
         if let Some(ranks) = self.ranks.as_ref().filter(|ranks| ranks.len() >= length) {
-            return ranks.clone();
+            return Some(ranks.clone());
+        }
+        self.ranked += asked;
+        if self.ranked < length {
+            return None;
         }
         let mut ranks = vec![0; length];
         self.sorted(0..length as u32).into_iter().zip(0..).for_each(|(number, rank)| ranks[number as usize] = rank);
-        let ranks: Arc<[u32]> = ranks.into();
-        (self.ranks, self.ranked) = (Some(ranks.clone()), 0);
-        ranks
+        (self.ranks, self.ranked) = (Some(ranks.into()), 0);
+        self.ranks.clone()
     }
 
     fn sorted(&self, numbers: impl Iterator<Item = u32>) -> Vec<u32> {

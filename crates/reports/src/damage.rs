@@ -320,7 +320,7 @@ fn a_report_whose_id_cannot_be_looked_up_now_is_refused_and_others_are_taken() {
     let fails = Arc::new(AtomicBool::new(false));
     let is_failing = fails.clone();
     let disk = written().guarded(move |call| match call {
-        Call::ReadAt(_) if is_failing.load(Ordering::Relaxed) => Err(io::Error::other("too many open files")),
+        Call::ReadAt(..) if is_failing.load(Ordering::Relaxed) => Err(io::Error::other("too many open files")),
         _ => Ok(()),
     });
     let started = Core::open(Path::new("/"), Arc::new(disk), Arc::new(StillClock), Stamp::ZERO, (700, 2_000)).expect("opens");

@@ -6,6 +6,7 @@
 use crate::disk::{Appender, Disk};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -167,12 +168,14 @@ impl SimDisk {
 }
 
 /// A call of a disk that a test is told of before it is done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Call<'a> {
     /// A file is to be made.
     Create(&'a Path),
     /// A part of a file is to be read.
-    ReadAt(&'a Path),
+    ReadAt(&'a Path, Range<u64>),
+    /// It is told what of a file will be read; what is said against it goes unheard.
+    WillRead(&'a Path, &'a [Range<u64>]),
 }
 
 /// A disk in memory with something before it that may keep a call waiting, or refuse it.
@@ -203,8 +206,11 @@ impl<F: Fn(Call<'_>) -> io::Result<()> + Send + Sync> Disk for Guarded<F> {
         self.disk.read(path)
     }
     fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        (self.before)(Call::ReadAt(path))?;
+        (self.before)(Call::ReadAt(path, offset..offset + length as u64))?;
         self.disk.read_at(path, offset, length)
+    }
+    fn will_read(&self, path: &Path, parts: &[Range<u64>]) {
+        let _ = (self.before)(Call::WillRead(path, parts));
     }
     fn length(&self, path: &Path) -> io::Result<Option<u64>> {
         self.disk.length(path)

@@ -2,9 +2,9 @@
 
 use crate::archiver::Work;
 use crate::clock::{Clock, Reading};
-use crate::disk::{Appender, Disk};
+use crate::disk::Disk;
 use crate::reader::{Extent, Reads};
-use crate::sim::{Fault, SimDisk};
+use crate::sim::{Call, Fault, SimDisk};
 use crate::{AppendError, Cancel, Change, RealDisk, Reports, Retention, Settings, SystemClock, View};
 use columns::Block;
 use model::{
@@ -406,50 +406,6 @@ fn a_query_misses_nothing_of_a_segment_that_leaves_the_log_meanwhile() {
     });
 }
 
-/// A disk that notes what is read of the archive, and what it is told will be.
-#[derive(Default)]
-struct Watched {
-    disk: SimDisk,
-    read: Mutex<Vec<(PathBuf, Range<u64>)>>,
-    told: Mutex<Vec<(PathBuf, Range<u64>)>>,
-}
-
-impl Disk for Watched {
-    fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        self.disk.create_folder(folder)
-    }
-    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(folder)
-    }
-    fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
-        self.disk.create(path)
-    }
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.disk.read(path)
-    }
-    fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        if path.extension().is_some_and(|extension| extension == "parquet") {
-            self.read.lock().expect("no panic while held").push((path.to_owned(), offset..offset + length as u64));
-        }
-        self.disk.read_at(path, offset, length)
-    }
-    fn will_read(&self, path: &Path, parts: &[Range<u64>]) {
-        self.told.lock().expect("no panic while held").extend(parts.iter().map(|part| (path.to_owned(), part.clone())));
-    }
-    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
-        self.disk.length(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        self.disk.sync_folder(folder)
-    }
-}
-
 #[test]
 fn what_a_question_reads_of_the_archive_is_told_to_the_disk_before_and_read_once() {
     block_on(async {
@@ -463,11 +419,25 @@ fn what_a_question_reads_of_the_archive_is_told_to_the_disk_before_and_read_once
         }
         archive_all(&reports, false);
         drop(reports);
-        let watched = Arc::new(Watched { disk, ..Watched::default() });
+        // Parts of the archive's files: those that are read, and those of which it is told that they will be.
+        let parts_of_files = || Arc::new(Mutex::new(Vec::<(PathBuf, Range<u64>)>::new()));
+        let (read, told_before) = (parts_of_files(), parts_of_files());
+        let noted = (read.clone(), told_before.clone());
+        let watched = Arc::new(disk.guarded(move |call| {
+            let note = |list: &Mutex<Vec<_>>, path: &Path, part: Range<u64>| {
+                list.lock().expect("no panic while held").push((path.to_owned(), part));
+            };
+            match call {
+                Call::ReadAt(path, part) if path.extension().is_some_and(|extension| extension == "parquet") => note(&noted.0, path, part),
+                Call::WillRead(path, parts) => parts.iter().for_each(|part| note(&noted.1, path, part.clone())),
+                Call::ReadAt(..) | Call::Create(_) => {}
+            }
+            Ok(())
+        }));
         let opened = Reports::open(Path::new("/data"), watched.clone(), clock, Stamp::ZERO, each(SMALL.memory_bytes));
         let (reports, _) = opened.expect("opens");
         let taken = |noted: &Mutex<Vec<(PathBuf, Range<u64>)>>| std::mem::take(&mut *noted.lock().expect("no panic while held"));
-        taken(&watched.read);
+        taken(&read);
         let query = Query { group: vec!["text".to_owned()], ..Query::default() };
         let reads = Reads::queries(PROJECT, &[&query]);
         let (span, view) = (always(), View::Current);
@@ -476,15 +446,15 @@ fn what_a_question_reads_of_the_archive_is_told_to_the_disk_before_and_read_once
         let (mut told, mut ends) = (Vec::new(), BTreeSet::new());
         for part in 0..extent.parts() {
             extent.load(part).expect("readable");
-            told.extend(taken(&watched.told));
-            for (path, read) in taken(&watched.read) {
+            told.extend(taken(&told_before));
+            for (path, part) in taken(&read) {
                 let length = watched.length(&path).expect("readable").expect("there");
-                if read.end == length {
+                if part.end == length {
                     assert!(ends.insert(path), "opened once");
                     continue;
                 }
-                let is_within = |told: &Range<u64>| read.start <= told.start && told.end <= read.end;
-                assert!(told.iter().any(|(of, told)| *of == path && is_within(told)), "{path:?} {read:?} of {length}");
+                let is_within = |told: &Range<u64>| part.start <= told.start && told.end <= part.end;
+                assert!(told.iter().any(|(of, told)| *of == path && is_within(told)), "{path:?} {part:?} of {length}");
             }
         }
         assert!(ends.iter().all(|path| told.iter().any(|(of, _)| of == path)));
@@ -494,10 +464,10 @@ fn what_a_question_reads_of_the_archive_is_told_to_the_disk_before_and_read_once
         let (reports, _) =
             Reports::open(Path::new("/data"), watched.clone(), Arc::<HandClock>::default(), Stamp::ZERO, each(1 << 20)).expect("opens");
         for round in 0..2 {
-            taken(&watched.read);
-            taken(&watched.told);
+            taken(&read);
+            taken(&told_before);
             reports.evaluate(PROJECT, always(), View::Current, &[&query], &Cancel::default()).expect("read").remove(0).expect("answered");
-            assert_eq!((taken(&watched.read).is_empty(), taken(&watched.told).is_empty()), (round == 1, round == 1));
+            assert_eq!((taken(&read).is_empty(), taken(&told_before).is_empty()), (round == 1, round == 1));
         }
     });
 }
